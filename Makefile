@@ -1,0 +1,65 @@
+# Everything runs in .venv, which is made on first use from hash-pinned requirements with plain pip.
+# `make` alone says what there is.
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+BIN := .venv/bin
+VENV := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run demo test check format sim crash bench docs lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV) ## Build .venv, if what it is made from has changed
+
+# --clear: a package that left the requirements leaves the venv too.
+$(VENV): requirements/dev.txt requirements/run.in pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(VENV) ## Serve on this machine; data in build/data
+	$(BIN)/qmtl serve --data build/data
+
+demo: $(VENV) ## Play the whole story in one process; results in build/demo
+	$(BIN)/qmtl demo --out build/demo
+
+test: $(VENV) ## Run the tests
+	$(BIN)/python -m pytest -n 2 -q
+
+check: $(VENV) ## Lint, formatting, types, and which floor imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV) ## Format the code, and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+sim: $(VENV) ## Simulate worlds from seeds, far longer than the tests do
+	QMTL_SIM_EXAMPLES=2000 $(BIN)/python -m pytest tests/simulation -q
+
+crash: $(VENV) ## Kill a writing server 50 times with SIGKILL; see what it left
+	QMTL_CRASH_ROUNDS=50 $(BIN)/python -m pytest tests/crash -q
+
+bench: $(VENV) ## Measure
+	$(BIN)/python -m bench
+
+docs: $(VENV) ## Write the reference pages anew from the code
+	$(BIN)/python -m qmtl.entry.reference docs/reference
+
+# Pins what *.in asks for. Pins that still satisfy it stay; delete a .txt first to move everything.
+UV_COMPILE := uv pip compile --quiet --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header
+
+lock: $(VENV) ## Pin requirements/*.in anew, with hashes
+	cd requirements && ../$(BIN)/$(UV_COMPILE) run.in --output-file run.txt
+	cd requirements && ../$(BIN)/$(UV_COMPILE) dev.in --output-file dev.txt
+
+clean: ## Remove whatever can be made again
+	rm -rf .venv build dist src/*.egg-info .coverage* htmlcov
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

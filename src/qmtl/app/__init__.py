@@ -1,0 +1,1 @@
+"""Use cases: load one view, decide, commit facts."""

@@ -1,0 +1,1 @@
+"""The proving ground: worlds from a seed, placebo strategies, injected faults."""

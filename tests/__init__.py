@@ -1,0 +1,1 @@
+"""Tests: a file a noun, on the floors of `src/qmtl`; what crosses floors has a folder."""
