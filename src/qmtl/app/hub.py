@@ -1,0 +1,93 @@
+"""The risk signal hub: snapshots in, snapshots out.  It stores; it computes nothing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from qmtl.core.campaign import breakers
+from qmtl.core.errors import Conflict, UnknownSnapshot
+from qmtl.core.facts import Fact, SeriesRestated
+from qmtl.core.names import Digest, Phase, Reason, Stage, StrategyId, WorldId
+from qmtl.core.promotion import demote
+from qmtl.core.snapshot import TTL_SEC_MAX, PostedSeries, RiskSnapshot, restate
+from qmtl.core.snapshot import store as stored
+from qmtl.core.view import WorldView
+
+from .ports import Store, StoredSnapshot
+from .step import BOTH, EVIDENCE, By, foreseen, step, world
+
+__all__ = ["TTL_SEC_MAX", "content_digest", "get", "post", "restatement"]
+
+
+def content_digest(content: Mapping[str, object]) -> Digest:
+    """Names parsed content: equal content, equal digest, however it was written."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return Digest(sha256(plain.encode()).hexdigest())
+
+
+def post(
+    store: Store, world_id: WorldId, by: By, posted: RiskSnapshot
+) -> tuple[StoredSnapshot, bool]:
+    """The stored snapshot, and whether it was stored now.  The same again is no second event.
+
+    A live strategy that the new returns take beyond its drawdown limit is demoted in the same
+    commit.  Raises Conflict for a version that holds other content, or for changed history.
+    """
+
+    def decide(view: WorldView) -> tuple[bool, Sequence[Fact]]:
+        known = store.snapshot(world_id, posted.version)
+        if known is not None:
+            if known.fact.content != posted.content:
+                raise Conflict(f"Snapshot version {posted.version} holds other content.")
+            return False, ()
+        fact = stored(view, posted, lambda sid: store.series(world_id, sid, posted.stage), by.now)
+        facts: tuple[Fact, ...] = (fact,)
+        if posted.stage is Stage.LIVE:
+            facts += breakers(foreseen(view, facts, by), fact.points.strategies)
+        return True, facts
+
+    created = step(
+        store, world_id, by, decide, reads=BOTH if posted.stage is Stage.LIVE else EVIDENCE
+    )
+    return get(store, world_id, posted.version), created
+
+
+def restatement(
+    store: Store,
+    world_id: WorldId,
+    by: By,
+    stage: Stage,
+    strategy_id: StrategyId,
+    series: PostedSeries,
+    reason: str,
+) -> SeriesRestated:
+    """Replaces recorded history.  What relied on it is void and the window starts anew."""
+
+    def decide(view: WorldView) -> tuple[SeriesRestated, Sequence[Fact]]:
+        fact = restate(view, stage, strategy_id, series, reason, by.now)
+        held = store.series(world_id, strategy_id, stage)
+        points = fact.points
+        if (held.t.tobytes(), held.r.tobytes()) == (points.t, points.r):
+            return fact, ()
+        after = foreseen(view, (fact,), by)
+        why, detail = Reason.EVIDENCE_CHANGED, f"{stage} returns were restated: {reason}"
+        to = Phase.BACKTEST if stage is Stage.BACKTEST else Phase.PAPER
+        phase = after.phase(after.strategies[strategy_id].row)
+        relied = {
+            Phase.PAPER: (Stage.BACKTEST,),
+            Phase.LIVE: (Stage.BACKTEST, Stage.PAPER, Stage.LIVE),
+        }
+        if stage not in relied.get(phase, ()):
+            return fact, (fact,)
+        return fact, (fact, *demote(after, strategy_id, to, why, detail, held=False))
+
+    return step(store, world_id, by, decide)
+
+
+def get(store: Store, world_id: WorldId, version: str) -> StoredSnapshot:
+    """One snapshot.  Raises UnknownWorld, UnknownSnapshot."""
+    world(store, world_id)
+    found = store.snapshot(world_id, version)
+    if found is None:
+        raise UnknownSnapshot(version)
+    return found

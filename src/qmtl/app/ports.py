@@ -1,0 +1,134 @@
+"""What the use cases ask of the outside.  Adapters implement these; `entry/wiring.py` chooses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from qmtl.core.evaluation_run import EvaluationRun
+from qmtl.core.facts import Entry, Fact, SnapshotStored
+from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
+from qmtl.core.series import Series
+from qmtl.core.view import Expected, WorldView
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The instant, aware, in UTC."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSnapshot:
+    """A snapshot with what the journal knows of it."""
+
+    seq: int
+    created_at: datetime
+    actor: ActorId
+    fact: SnapshotStored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRun:
+    """The revision of a run that is current, or one of its history."""
+
+    run: EvaluationRun
+    seq: int
+    at: datetime
+    actor: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Facts to be written as one, by one actor at one instant, on the generations read."""
+
+    expected: Expected
+    facts: Sequence[Fact]
+    actor: ActorId
+    at: datetime
+
+
+class Store(Protocol):
+    """Journal and tables.  All of a commit is written, or none of it."""
+
+    def write(self, job: Callable[[], T]) -> T:
+        """Run `job` as the only writer of this process.
+
+        When it returns, what it committed is durable; when it raises, nothing of it is.  Jobs of
+        several callers may share one disk write.  Inside, `load` sees what the job committed.
+        Calls nest: an inner `write` is part of the outer one.
+        """
+        ...
+
+    def load(self, world_id: WorldId) -> WorldView:
+        """The world at its head.  A world nobody wrote to yet is blank, at generation 0."""
+        ...
+
+    def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
+        """Append the facts; None, with nothing written, when the world moved.  Inside `write`."""
+        ...
+
+    def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
+        """Entries with a greater `seq`, in order."""
+        ...
+
+    def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
+        """All that is held; empty when there is none."""
+        ...
+
+    def snapshot(self, world_id: WorldId, version: str) -> StoredSnapshot | None: ...
+
+    def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
+        """The snapshot that the journal entry `seq` stored."""
+        ...
+
+    def snapshots(
+        self,
+        world_id: WorldId,
+        limit: int,
+        before: int | None = None,
+        stage: Stage | None = None,
+        actor: ActorId | None = None,
+    ) -> list[StoredSnapshot]:
+        """Newest stored first, by journal entry; `before` pages."""
+        ...
+
+    def latest_snapshot(
+        self,
+        world_id: WorldId,
+        stage: Stage | None = None,
+        actor: ActorId | None = None,
+        as_of: datetime | None = None,
+    ) -> StoredSnapshot | None:
+        """The one with the greatest `as_of` (at or before `as_of` when given), then `seq`."""
+        ...
+
+    def run(self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId) -> StoredRun | None:
+        """The newest revision of a run."""
+        ...
+
+    def runs(
+        self, world_id: WorldId, strategy_id: StrategyId, limit: int, before: int | None = None
+    ) -> list[StoredRun]:
+        """Newest revision of each run, the latest evaluated first; `before` (a seq) pages."""
+        ...
+
+    def revisions(
+        self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId
+    ) -> list[StoredRun]:
+        """Every revision of a run, the first first."""
+        ...
+
+    def remembered(self, actor: ActorId, key: str) -> tuple[str, int, bytes] | None:
+        """What an Idempotency-Key answered: request digest, status, body."""
+        ...
+
+    def remember(
+        self, actor: ActorId, key: str, request: str, status: int, body: bytes, at: datetime
+    ) -> None:
+        """Keep an answer under its Idempotency-Key."""
+        ...
+
+    def close(self) -> None: ...

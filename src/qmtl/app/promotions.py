@@ -1,0 +1,311 @@
+"""Live promotion: candidates, plans, approvals, and the way through the gate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from qmtl.core import approvals, campaign, evaluation, promotion
+from qmtl.core.errors import Changed, Conflict, UnknownCandidate, UnknownRun
+from qmtl.core.facts import Fact
+from qmtl.core.names import Digest, Phase, Reason, RunId, StrategyId, WorldId
+from qmtl.core.policy import AutoApply, ManualApproval, Policy
+from qmtl.core.promotion import Blocked, Clearance, Dossier
+from qmtl.core.series import Series, correlation
+from qmtl.core.view import Activation, Applied, Candidate, Rejected, WorldView
+from qmtl.core.windows import evidence_stage
+
+from .evaluations import subject_of
+from .ports import Store
+from .step import GOVERNANCE, By, foreseen, step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What apply would do now: who goes in, every weight after it, or every reason why not."""
+
+    strategy_id: StrategyId
+    candidate: Candidate | None
+    blocked: Blocked | None
+    activate: tuple[StrategyId, ...]
+    weights: Mapping[StrategyId, float]
+    cooldown_remaining_sec: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A candidate as it is listed: itself, and what the gate says of it now."""
+
+    candidate: Candidate
+    plan: Plan
+    approvals_needed: int
+
+
+def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
+    """The strategy's evidence for its next step, judged anew unless just that was judged."""
+    policy, row = view.policy, view.strategy(sid).row
+    stage = evidence_stage(promotion.step_ahead(view, row))
+    latest, track = view.runs.get((sid, stage)), view.tracks[stage]
+    if latest is None:
+        return Dossier(verdict=None)
+    judged = track.judged_digest[row] == track.digest[row]
+    if judged and int(track.judged_policy[row]) == view.default_version:
+        verdict, problems = latest.verdict, latest.problems
+    else:
+        subject = subject_of(store, view, sid, stage, latest.run_id)
+        run = evaluation.evaluate(view, stage, subject)
+        verdict, problems = run.verdict, run.problems
+    correlations = _correlations(store, view, sid, policy)
+    details = tuple(detail for _, detail in problems)
+    return Dossier(verdict=verdict, details=details, correlations=correlations)
+
+
+def _correlations(
+    store: Store, view: WorldView, sid: StrategyId, policy: Policy
+) -> dict[StrategyId, float | None]:
+    """With each live strategy, on paper and live returns; empty when the policy does not ask."""
+    if policy.risk.max_pairwise_correlation_to_live is None:
+        return {}
+
+    def traded(strategy_id: StrategyId) -> tuple[Series, ...]:
+        stages = (evidence_stage(0), evidence_stage(1))
+        return tuple(store.series(view.world_id, strategy_id, stage) for stage in stages)
+
+    mine = traded(sid)
+    found: dict[StrategyId, float | None] = {}
+    for other in view.live:
+        pairs = [correlation(a, b) for a in mine for b in traded(other)]
+        known = [pair for pair in pairs if pair is not None]
+        found[other] = max(known, default=None)
+    return found
+
+
+def plan(
+    store: Store, view: WorldView, now: datetime, sid: StrategyId, run_id: RunId | None
+) -> Plan:
+    """What apply would do now.  Changes nothing."""
+    candidate = _find(store, view, sid, run_id) if run_id else view.open_candidate(sid)
+    return _plan(store, view, sid, candidate, now)
+
+
+def _plan(
+    store: Store, view: WorldView, sid: StrategyId, candidate: Candidate | None, now: datetime
+) -> Plan:
+    cleared = promotion.clear_for_live(view, sid, candidate, dossier_of(store, view, sid), now)
+    weights = {live: a.weight for live, a in sorted(view.live.items())}
+    blocked = cleared if isinstance(cleared, Blocked) else None
+    if isinstance(cleared, Clearance):
+        weights[sid] = cleared.weight
+    return Plan(
+        strategy_id=sid,
+        candidate=candidate,
+        blocked=blocked,
+        activate=() if blocked else (sid,),
+        weights=weights,
+        cooldown_remaining_sec=promotion.cooldown_remaining_sec(view, view.policy, now),
+    )
+
+
+def candidates(store: Store, view: WorldView, now: datetime) -> list[Standing]:
+    """Every candidate that is open or applied, by strategy and step, each with its plan."""
+    asked = view.policy.governance.live_promotion
+    needed = asked.min if isinstance(asked, ManualApproval) else 0
+    found = []
+    for sid in sorted(view.current):
+        for candidate_id in view.current[sid]:
+            candidate = view.candidates[candidate_id]
+            shown = _plan(store, view, sid, candidate, now)
+            found.append(Standing(candidate=candidate, plan=shown, approvals_needed=needed))
+    return found
+
+
+def apply(
+    store: Store, world_id: WorldId, by: By, sid: StrategyId, run_id: RunId
+) -> Activation | Blocked:
+    """Through the gate, or every reason why not, recorded.  Twice is once."""
+
+    def decide(view: WorldView) -> tuple[Activation | Blocked, Sequence[Fact]]:
+        candidate = _find(store, view, sid, run_id)
+        held = view.live.get(sid)
+        if candidate is not None and isinstance(candidate.standing, Applied) and held is not None:
+            return held, ()
+        return _through_the_gate(store, view, by, sid, candidate)
+
+    return step(store, world_id, by, decide)
+
+
+def _through_the_gate(
+    store: Store, view: WorldView, by: By, sid: StrategyId, candidate: Candidate | None
+) -> tuple[Activation | Blocked, tuple[Fact, ...]]:
+    dossier = dossier_of(store, view, sid)
+    cleared = promotion.clear_for_live(view, sid, candidate, dossier, by.now)
+    match cleared:
+        case Clearance():
+            facts = promotion.apply(cleared)
+            return foreseen(view, facts, by).live[sid], facts
+        case Blocked():
+            return cleared, promotion.block(view, sid, candidate, cleared)
+
+
+@dataclass(frozen=True, slots=True)
+class AutoApplied:
+    applied: tuple[Activation, ...]
+    blocked: tuple[tuple[StrategyId, Blocked], ...]
+
+
+def auto_apply(
+    store: Store, world_id: WorldId, by: By, sid: StrategyId | None, run_id: RunId | None
+) -> AutoApplied:
+    """The same gate for all open candidates, the best evidence first.  Skips the approval only.
+
+    Raises Conflict unless the policy's mode is auto_apply.
+    """
+
+    def decide(view: WorldView) -> tuple[AutoApplied, Sequence[Fact]]:
+        if not isinstance(view.policy.governance.live_promotion, AutoApply):
+            why = (Reason.PROMOTION_DISABLED,)
+            raise Conflict("The policy's live_promotion is not auto_apply.", reasons=why)
+        applied: list[Activation] = []
+        blocked: list[tuple[StrategyId, Blocked]] = []
+        facts: tuple[Fact, ...] = ()
+        for candidate in _in_order_of_evidence(store, view, sid, run_id):
+            after = foreseen(view, facts, by)
+            mine = candidate.strategy_id
+            answer, more = _through_the_gate(store, after, by, mine, candidate)
+            facts += more
+            if isinstance(answer, Blocked):
+                blocked.append((mine, answer))
+            else:
+                applied.append(answer)
+        return AutoApplied(tuple(applied), tuple(blocked)), facts
+
+    return step(store, world_id, by, decide)
+
+
+def _in_order_of_evidence(
+    store: Store, view: WorldView, sid: StrategyId | None, run_id: RunId | None
+) -> list[Candidate]:
+    if sid is not None:
+        view.strategy(sid)
+    asked = [
+        candidate
+        for candidate in view.open_candidates()
+        if not isinstance(candidate.standing, Rejected)
+        and sid in (None, candidate.strategy_id)
+        and run_id in (None, candidate.run_id)
+    ]
+
+    def strength(candidate: Candidate) -> tuple[float, str]:
+        run = store.run(view.world_id, candidate.strategy_id, candidate.run_id)
+        sharpe = None if run is None else run.run.value("sharpe_annual")
+        return (float("inf") if sharpe is None else -sharpe, candidate.strategy_id)
+
+    return sorted(asked, key=strength)
+
+
+def _find(store: Store, view: WorldView, sid: StrategyId, run_id: RunId) -> Candidate | None:
+    """The candidate that a run stands for: the one it proposed or supports.
+
+    None when the run is of no candidate that stands.  Raises UnknownStrategy, UnknownRun.
+    """
+    view.strategy(sid)
+    for candidate_id in view.current.get(sid, ()):
+        if view.candidates[candidate_id].run_id == run_id:
+            return view.candidates[candidate_id]
+    run = store.run(view.world_id, sid, run_id)
+    if run is None:
+        raise UnknownRun(run_id)
+    candidate = view.open_candidate(sid)
+    if candidate is None or run.run.stage is not evidence_stage(candidate.step):
+        return None
+    since_entry = run.at >= candidate.entered_at
+    same_policy = run.run.policy_version == candidate.policy_version
+    return candidate if since_entry and same_policy else None
+
+
+def _standing_candidate(store: Store, view: WorldView, sid: StrategyId, run_id: RunId) -> Candidate:
+    candidate = _find(store, view, sid, run_id)
+    if candidate is None:
+        raise UnknownCandidate(f"run {run_id} of {sid} is of no candidate that stands")
+    return candidate
+
+
+def approve(
+    store: Store,
+    world_id: WorldId,
+    by: By,
+    sid: StrategyId,
+    run_id: RunId,
+    reason: str,
+    evidence_digest: Digest | None,
+) -> Candidate:
+    """One person's approval.  Raises Changed when the evidence they name is no longer current."""
+
+    def decide(view: WorldView) -> tuple[Candidate, Sequence[Fact]]:
+        candidate = _standing_candidate(store, view, sid, run_id)
+        if evidence_digest is not None and evidence_digest != candidate.evidence:
+            changed = (Reason.EVIDENCE_CHANGED,)
+            raise Changed("The evidence has changed; look again.", reasons=changed)
+        run = store.run(world_id, sid, run_id)
+        evidence = candidate.evidence if run is None else run.run.evidence
+        facts = approvals.approve(view, candidate, by.actor, by.roles, run_id, evidence, reason)
+        after = foreseen(view, facts, by)
+        return after.candidates[candidate.candidate_id], facts
+
+    return step(store, world_id, by, decide, reads=GOVERNANCE)
+
+
+def withdraw(store: Store, world_id: WorldId, by: By, sid: StrategyId, run_id: RunId) -> Candidate:
+    """One's own approval, taken back."""
+
+    def decide(view: WorldView) -> tuple[Candidate, Sequence[Fact]]:
+        candidate = _standing_candidate(store, view, sid, run_id)
+        facts = approvals.withdraw(candidate, by.actor)
+        return foreseen(view, facts, by).candidates[candidate.candidate_id], facts
+
+    return step(store, world_id, by, decide, reads=GOVERNANCE)
+
+
+def reject(
+    store: Store, world_id: WorldId, by: By, sid: StrategyId, run_id: RunId, reason: str
+) -> Candidate:
+    """Holds the candidate until an operator releases it."""
+
+    def decide(view: WorldView) -> tuple[Candidate, Sequence[Fact]]:
+        candidate = _standing_candidate(store, view, sid, run_id)
+        facts = approvals.reject(candidate, reason)
+        return foreseen(view, facts, by).candidates[candidate.candidate_id], facts
+
+    return step(store, world_id, by, decide, reads=GOVERNANCE)
+
+
+def release(store: Store, world_id: WorldId, by: By, sid: StrategyId, reason: str) -> None:
+    """Lifts a rejection, and the hold of a manual demotion."""
+
+    def decide(view: WorldView) -> tuple[None, Sequence[Fact]]:
+        return None, approvals.release(view, sid, reason)
+
+    step(store, world_id, by, decide, reads=GOVERNANCE)
+
+
+def demote(
+    store: Store, world_id: WorldId, by: By, sid: StrategyId, to: Phase, reason: str
+) -> Phase:
+    """Down, and held there until released.  Asks for nothing (I10)."""
+
+    def decide(view: WorldView) -> tuple[Phase, Sequence[Fact]]:
+        facts = promotion.demote(view, sid, to, Reason.MANUAL, reason, held=True)
+        after = foreseen(view, facts, by)
+        return after.phase(after.strategies[sid].row), facts
+
+    return step(store, world_id, by, decide, reads=GOVERNANCE, archived=True)
+
+
+def extend(
+    store: Store, world_id: WorldId, by: By, sid: StrategyId, by_sec: int, reason: str
+) -> None:
+    """More time for a campaign that neither passed nor failed; also after it ran out."""
+
+    def decide(view: WorldView) -> tuple[None, Sequence[Fact]]:
+        return None, campaign.extend(view, sid, by_sec, reason)
+
+    step(store, world_id, by, decide, reads=GOVERNANCE)

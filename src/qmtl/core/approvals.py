@@ -1,0 +1,104 @@
+"""What people may do with a candidate: approve, withdraw, reject, release."""
+
+from collections.abc import Collection
+from typing import assert_never
+
+from . import facts as f
+from .errors import Changed, Conflict, Forbidden
+from .names import ActorId, Digest, Reason, Role, RunId, StrategyId
+from .policy import AutoApply, Disabled, ManualApproval
+from .promotion import is_current
+from .view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+
+
+def approve(
+    view: WorldView,
+    candidate: Candidate,
+    by: ActorId,
+    roles: Collection[Role],
+    run_id: RunId,
+    evidence: Digest,
+    reason: str,
+) -> tuple[f.Fact, ...]:
+    """One person's approval of a candidate, and of the evidence they saw.
+
+    Raises Forbidden for who may not, Conflict for what cannot be approved.
+    """
+    promotion = view.policy.governance.live_promotion
+    match promotion:
+        case ManualApproval(roles=allowed):
+            pass
+        case Disabled():
+            raise Conflict(
+                "The policy promotes nobody to live.", reasons=(Reason.PROMOTION_DISABLED,)
+            )
+        case AutoApply():
+            raise Conflict("The policy applies by itself; there is nothing to approve.")
+        case _:
+            assert_never(promotion)
+    if not allowed & set(roles):
+        raise Forbidden(f"an approver needs one of: {', '.join(sorted(allowed))}.")
+    if by == view.strategy(candidate.strategy_id).author:
+        raise Forbidden("the author of a strategy cannot approve it.")
+    if by == candidate.proposer:
+        raise Forbidden("the proposer of a candidate cannot approve it.")
+    _must_be_open(candidate)
+    if not is_current(view, candidate):
+        raise Changed("The candidate was superseded.", reasons=(Reason.CANDIDATE_SUPERSEDED,))
+    if any(a.by == by and a.evidence == evidence for a in candidate.approvals):
+        return ()
+    return (
+        f.ApprovalGiven(
+            candidate_id=candidate.candidate_id, run_id=run_id, evidence=evidence, reason=reason
+        ),
+    )
+
+
+def withdraw(candidate: Candidate, by: ActorId) -> tuple[f.Fact, ...]:
+    """One's own approval, taken back.  Once applied it is too late: demote."""
+    if isinstance(candidate.standing, Applied):
+        raise Conflict("The candidate was applied already.")
+    if not any(approval.by == by for approval in candidate.approvals):
+        return ()
+    return (f.ApprovalWithdrawn(candidate_id=candidate.candidate_id),)
+
+
+def reject(candidate: Candidate, reason: str) -> tuple[f.Fact, ...]:
+    """Holds the candidate until an operator releases it.  Never needs evidence (I10)."""
+    if isinstance(candidate.standing, Rejected):
+        return ()
+    _must_be_open(candidate)
+    return (f.CandidateRejected(candidate_id=candidate.candidate_id, reason=reason),)
+
+
+def release(view: WorldView, strategy_id: StrategyId, reason: str) -> tuple[f.Fact, ...]:
+    """Lifts a rejection, and a hold.  What has been superseded meanwhile becomes void instead."""
+    row = view.strategy(strategy_id).row
+    facts: list[f.Fact] = []
+    if view.standings.held[row]:
+        facts.append(f.HoldReleased(strategy_id=strategy_id, reason=reason))
+    candidate = view.open_candidate(strategy_id)
+    if candidate is not None and isinstance(candidate.standing, Rejected):
+        if is_current(view, candidate):
+            released = f.CandidateReleased(candidate_id=candidate.candidate_id, reason=reason)
+            facts.append(released)
+        else:
+            gone = Reason.CANDIDATE_SUPERSEDED
+            facts.append(f.CandidateVoided(candidate_id=candidate.candidate_id, reason=gone))
+    return tuple(facts)
+
+
+def _must_be_open(candidate: Candidate) -> None:
+    match candidate.standing:
+        case Proposed() | Approved():
+            return
+        case Rejected():
+            reason = Reason.CANDIDATE_REJECTED
+            raise Conflict("The candidate is rejected until released.", reasons=(reason,))
+        case Applied():
+            raise Conflict("The candidate was applied already.")
+        case Void(reason=why):
+            gone = Reason.CANDIDATE_SUPERSEDED
+            raise Conflict(f"The candidate is void: {why}.", reasons=(gone,))
+        case other:
+            assert_never(other)

@@ -1,0 +1,298 @@
+"""Campaigns: what follows from a run, where each strategy stands, what to do next.
+
+`consequences` moves phases, as facts.  `tick` recommends and never acts: no facts come out of it.
+Both are functions of the view; `tick` looks at columns, so that its cost is a few passes over
+arrays and then that of the actions on the page.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import facts as f
+from .columns import PHASES
+from .errors import Conflict, Invalid
+from .evaluation import RUN_DIGEST_HEX, run_id_of
+from .evaluation_run import EvaluationRun
+from .names import Phase, Reason, RunId, Stage, StrategyId, Verdict, WorldState
+from .policy import AutoApply, Disabled, ManualApproval, Policy
+from .promotion import (
+    Blocked,
+    Clearance,
+    Dossier,
+    clear_for_live,
+    demote,
+    next_step,
+    propose,
+    void,
+)
+from .times import NEVER, span_us
+from .view import Candidate, Rejected, WorldView
+from .windows import PHASE_OF, evidence_stage, progress
+
+EXTENSION_SEC_MAX = 10 * 365 * 86_400  # Ten years: longer is a change of policy.
+ACTIONS_MAX = 1_000  # A page: what one loop may do before it looks again.
+
+
+def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
+    """What follows from a run that was just recorded in `view`, for the phase it is evidence of."""
+    row = view.strategy(run.strategy_id).row
+    policy, phase = view.policy, view.phase(row)
+    if PHASE_OF.get(run.stage) is not phase or view.digest(row, run.stage) != run.evidence:
+        return ()
+    match run.stage:
+        case Stage.BACKTEST:
+            ready = run.verdict is Verdict.PASS and not view.standings.held[row]
+            if not ready:
+                return ()
+            return (f.PhaseEntered(strategy_id=run.strategy_id, phase=Phase.PAPER),)
+        case Stage.PAPER:
+            if _out_of_time(view, row, policy):
+                why = Reason.CAMPAIGN_EXPIRED
+                entered = f.PhaseEntered(
+                    strategy_id=run.strategy_id, phase=Phase.RETIRED, reason=why
+                )
+                return (entered,)
+        case Stage.LIVE:
+            if run.verdict is Verdict.FAIL:
+                why, detail = Reason.VALIDATION_FAILED, "; ".join(run.details)
+                return demote(view, run.strategy_id, Phase.PAPER, why, detail, held=False)
+        case Stage.SHADOW:
+            raise AssertionError("shadow is not a phase")
+    if run.verdict is not Verdict.PASS:
+        return void(view.open_candidate(run.strategy_id), Reason.VALIDATION_FAILED)
+    step = next_step(policy, view, row)
+    if step is None or not progress(view, row, run.stage, policy).satisfied:
+        return ()
+    return propose(view, run.strategy_id, run.run_id, run.evidence)
+
+
+def _out_of_time(view: WorldView, row: int, policy: Policy) -> bool:
+    """Whether a paper campaign has been observed for all the time it had."""
+    most = policy.campaign.paper.max_window
+    if most is None:
+        return False
+    allowed = span_us(most) + int(view.standings.extension_us[row])
+    return int(view.tracks[Stage.PAPER].window_us[row]) >= allowed
+
+
+def extend(
+    view: WorldView, strategy_id: StrategyId, by_sec: int, reason: str
+) -> tuple[f.Fact, ...]:
+    """More time beyond the policy's max_window, for a campaign in paper or one that ran out of it.
+
+    Raises Invalid for a length out of range, Conflict for a strategy that lacks no time.
+    """
+    if not 0 < by_sec <= EXTENSION_SEC_MAX:
+        raise Invalid(f"by: {by_sec} s is not within 1..{EXTENSION_SEC_MAX}.")
+    row = view.strategy(strategy_id).row
+    phase = view.phase(row)
+    expired = phase is Phase.RETIRED and _out_of_time(view, row, view.policy)
+    if phase is not Phase.PAPER and not (expired and not view.standings.held[row]):
+        raise Conflict(f"{strategy_id} is in {phase}: there is no paper campaign to extend.")
+    return (f.CampaignExtended(strategy_id=strategy_id, by_sec=by_sec, reason=reason),)
+
+
+def breakers(view: WorldView, strategies: tuple[StrategyId, ...]) -> tuple[f.Fact, ...]:
+    """Demotes each of these that is live and beyond the live drawdown limit.  For a view that holds
+    the new returns already: a hard breaker waits for no evaluation."""
+    if view.default_version is None:
+        return ()
+    limits = [b.max for b in view.policy.gates.of(Stage.LIVE) if b.metric == "max_drawdown"]
+    facts: list[f.Fact] = []
+    for sid in strategies:
+        row = view.strategies[sid].row
+        worst = float(view.tracks[Stage.LIVE].drawdown[row])
+        for limit in limits:
+            if limit is not None and sid in view.live and not worst <= limit:
+                detail = f"live max_drawdown must be at most {limit:g}: it is {worst:.4g}"
+                why = Reason.DRAWDOWN_BREACHED
+                facts += demote(view, sid, Phase.PAPER, why, detail, held=False)
+    return tuple(facts)
+
+
+class ActionKind(StrEnum):
+    EVALUATE = "evaluate"
+    EVALUATE_COHORT = "evaluate_cohort"
+    MANUAL_APPROVAL_REQUIRED = "manual_approval_required"
+    AUTO_APPLY_LIVE = "auto_apply_live"
+    OBSERVE_LIVE = "observe_live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Something to do next, named by its effect: doing it twice is doing it once."""
+
+    kind: ActionKind
+    reason: str
+    strategy_id: StrategyId | None  # None: the cohort in `cohort`.
+    stage: Stage
+    run_id: RunId
+    cohort: tuple[StrategyId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Actions and, when there are more, where the next page starts."""
+
+    actions: tuple[Action, ...]
+    next_offset: int | None
+
+
+Dossiers = Callable[[Candidate], Dossier]
+
+
+def due(view: WorldView, stage: Stage) -> NDArray[np.intp]:
+    """Rows in the phase of `stage` that have something to be learned, longest unjudged first.
+
+    New evidence that is `evaluate_every` newer than what was judged, or a policy that has not
+    judged yet.
+    """
+    policy, count = view.policy, len(view.ids)
+    track, standings = view.tracks[stage], view.standings
+    in_phase = standings.phase[:count] == PHASES.index(PHASE_OF[stage])
+    held = track.points[:count] > 0
+    judged_t = track.judged_t[:count]
+    never = judged_t == NEVER
+    since = track.last_t[:count] - np.where(never, track.last_t[:count], judged_t)
+    changed = track.judged_digest[:count] != track.digest[:count]
+    other_policy = track.judged_policy[:count] != view.default_version
+    rested = since >= span_us(policy.campaign.evaluate_every)
+    rows = np.flatnonzero(in_phase & held & (other_policy | never | (changed & rested)))
+    return rows[np.argsort(judged_t[rows], kind="stable")]
+
+
+def tick(
+    view: WorldView,
+    now: datetime,
+    dossiers: Dossiers,
+    *,
+    only: StrategyId | None = None,
+    limit: int = ACTIONS_MAX,
+    offset: int = 0,
+) -> Page:
+    """One page of what to do next.  The same view and instant give the same page.
+
+    What waits for a decision comes first, then evaluations, the longest unjudged first: with more
+    actions than `limit` nobody starves, since what was done leaves the list.
+    Raises Invalid for a limit out of range.
+    """
+    if not 1 <= limit <= ACTIONS_MAX:
+        raise Invalid(f"limit: {limit} is not within 1..{ACTIONS_MAX}.")
+    if view.default_version is None or view.state is not WorldState.ACTIVE:
+        return Page(actions=(), next_offset=None)
+    waiting = _candidate_actions(view, now, dossiers, only)
+    rows = {stage: due(view, stage) for stage in (Stage.LIVE, Stage.PAPER, Stage.BACKTEST)}
+    if only is not None:
+        mine = view.strategy(only).row
+        rows = {stage: found[found == mine] for stage, found in rows.items()}
+    if view.policy.selection is not None and only is None:
+        cohort = rows.pop(Stage.PAPER)
+        waiting += _cohort_action(view, cohort)
+    ordered = [(stage, int(row)) for stage, found in rows.items() for row in found]
+    total = len(waiting) + len(ordered)
+    end = min(offset + limit, total)
+    actions = waiting[offset:end]
+    first = max(0, offset - len(waiting))
+    actions += [
+        _evaluate(view, stage, row) for stage, row in ordered[first : max(0, end - len(waiting))]
+    ]
+    return Page(actions=tuple(actions), next_offset=end if end < total else None)
+
+
+def _evaluate(view: WorldView, stage: Stage, row: int) -> Action:
+    sid = view.ids[row]
+    judged = int(view.tracks[stage].judged_t[row])
+    reason = "never evaluated" if judged == NEVER else "new evidence"
+    if judged != NEVER and int(view.tracks[stage].judged_policy[row]) != view.default_version:
+        reason = "another policy is in force"
+    live = stage is Stage.LIVE
+    return Action(
+        kind=ActionKind.OBSERVE_LIVE if live else ActionKind.EVALUATE,
+        reason=reason,
+        strategy_id=sid,
+        stage=stage,
+        run_id=run_id_of(view, sid, stage),
+    )
+
+
+def rivals(view: WorldView, stage: Stage) -> tuple[StrategyId, ...]:
+    """Every strategy in the phase of `stage` with returns there: whom a selection is made among."""
+    count, phase = len(view.ids), PHASE_OF.get(stage)
+    if phase is None:
+        return ()
+    in_phase = view.standings.phase[:count] == PHASES.index(phase)
+    with_points = view.tracks[stage].points[:count] > 0
+    return tuple(view.ids[int(row)] for row in np.flatnonzero(in_phase & with_points))
+
+
+def _cohort_action(view: WorldView, rows: NDArray[np.intp]) -> list[Action]:
+    """With a selection, paper strategies are judged together: all in the phase when one is due."""
+    if not len(rows):
+        return []
+    members = rivals(view, Stage.PAPER)
+    digests = "\0".join(view.digest(view.strategies[s].row, Stage.PAPER) for s in members)
+    named = sha256(digests.encode()).hexdigest()[:RUN_DIGEST_HEX]
+    return [
+        Action(
+            kind=ActionKind.EVALUATE_COHORT,
+            reason="new evidence in the cohort",
+            strategy_id=None,
+            stage=Stage.PAPER,
+            run_id=RunId(f"cohort-{named}"),
+            cohort=members,
+        )
+    ]
+
+
+def _candidate_actions(
+    view: WorldView, now: datetime, dossiers: Dossiers, only: StrategyId | None
+) -> list[Action]:
+    """What waits at the gate: for people, or to be applied."""
+    promotion = view.policy.governance.live_promotion
+    if isinstance(promotion, Disabled):
+        return []
+    actions: list[Action] = []
+    for candidate in view.open_candidates():
+        if isinstance(candidate.standing, Rejected) or only not in (None, candidate.strategy_id):
+            continue
+        cleared = clear_for_live(view, candidate.strategy_id, candidate, dossiers(candidate), now)
+        kind = _waits_for(promotion, cleared)
+        if kind is not None:
+            reason = "cleared" if isinstance(cleared, Clearance) else ", ".join(cleared.reasons)
+            actions.append(
+                Action(
+                    kind=kind,
+                    reason=reason,
+                    strategy_id=candidate.strategy_id,
+                    stage=evidence_stage(candidate.step),
+                    run_id=candidate.run_id,
+                )
+            )
+    return actions
+
+
+APPROVAL_REASONS = {
+    Reason.MANUAL_APPROVAL_REQUIRED,
+    Reason.APPROVALS_INSUFFICIENT,
+    Reason.APPROVAL_EXPIRED,
+}
+
+
+def _waits_for(
+    promotion: ManualApproval | AutoApply, cleared: Clearance | Blocked
+) -> ActionKind | None:
+    match promotion, cleared:
+        case AutoApply(), Clearance():
+            return ActionKind.AUTO_APPLY_LIVE
+        case ManualApproval(), Clearance():
+            return ActionKind.MANUAL_APPROVAL_REQUIRED  # Approved; an operator applies it.
+        case ManualApproval(), Blocked() if APPROVAL_REASONS & set(cleared.reasons):
+            return ActionKind.MANUAL_APPROVAL_REQUIRED
+        case _:
+            return None

@@ -1,0 +1,417 @@
+"""The one gate to live, and what people may do at it.
+
+INVARIANT (I1): a strategy enters `view.live`, or climbs its ramp, only through `apply`; `apply`
+needs a `Clearance`; only `clear_for_live` makes one, and only when not a single reason is left.
+There is no `force`.  Every reason is collected, none is skipped.  `demote` asks for nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import assert_never
+
+from . import facts as f
+from .names import (
+    CandidateId,
+    Digest,
+    Phase,
+    Reason,
+    RunId,
+    StrategyId,
+    Verdict,
+    WorldState,
+)
+from .policy import AutoApply, Disabled, ManualApproval, Policy, RampStep
+from .snapshot import Fresh, NotFresh, freshness
+from .times import instant_or_none
+from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from .windows import PHASE_OF, evidence_stage, progress
+
+CANDIDATE_HEX = 24
+WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
+
+Problem = tuple[Reason, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dossier:
+    """What the store says of a strategy's evidence now, judged under the policy in force.
+
+    `verdict` None: nothing to judge by.  `correlations`: with each live strategy; None unknown.
+    """
+
+    verdict: Verdict | None
+    details: tuple[str, ...] = ()
+    correlations: Mapping[StrategyId, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clearance:
+    """Proof that every gate held, at one generation.  Made here only; lives for one commit."""
+
+    candidate: Candidate
+    evidence: Digest
+    snapshot_seq: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Every reason why not, each with its numbers in words."""
+
+    problems: tuple[Problem, ...]
+
+    def __post_init__(self) -> None:
+        assert self.problems, "a block says why"
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        return tuple(dict.fromkeys(reason for reason, _ in self.problems))
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        return tuple(detail for _, detail in self.problems)
+
+
+def step_ahead(view: WorldView, row: int) -> int:
+    """The ramp step a strategy would reach next, from 0."""
+    return int(view.standings.step[row]) + 1
+
+
+def candidate_id_of(view: WorldView, strategy_id: StrategyId, step: int) -> CandidateId:
+    """A candidate is (fingerprint, policy version, entry into the phase, ramp step)."""
+    strategy = view.strategy(strategy_id)
+    entry = int(view.standings.entered_at[strategy.row])
+    told = "\0".join(
+        map(
+            str,
+            (view.world_id, strategy_id, strategy.fingerprint, view.default_version, entry, step),
+        )
+    )
+    return CandidateId(sha256(told.encode()).hexdigest()[:CANDIDATE_HEX])
+
+
+def is_current(view: WorldView, candidate: Candidate) -> bool:
+    """Whether the candidate is the one that today's fingerprint, policy, entry and step make."""
+    row = view.strategy(candidate.strategy_id).row
+    made = candidate_id_of(view, candidate.strategy_id, candidate.step)
+    return candidate.candidate_id == made and candidate.step == step_ahead(view, row)
+
+
+def clear_for_live(
+    view: WorldView,
+    strategy_id: StrategyId,
+    candidate: Candidate | None,
+    dossier: Dossier,
+    now: datetime,
+) -> Clearance | Blocked:
+    """THE gate: every way to live, and up the ramp, leads through here."""
+    policy, row = view.policy, view.strategy(strategy_id).row
+    step = step_ahead(view, row)
+    problems = [
+        *_world_problems(view, row, policy, now),
+        *_candidate_problems(view, row, candidate, step),
+        *_approval_problems(policy, candidate, now),
+        *_evidence_problems(view, strategy_id, step, policy, dossier),
+        *_capital_problems(view, strategy_id, step, policy, now),
+    ]
+    match freshness(view, row, evidence_stage(step), policy, now):
+        case NotFresh(reason, detail):
+            return Blocked((*problems, (reason, detail)))
+        case Fresh(seq):
+            if problems or candidate is None:
+                return Blocked(tuple(problems))
+            return Clearance(
+                candidate=candidate,
+                evidence=view.digest(row, evidence_stage(step)),
+                snapshot_seq=seq,
+                weight=policy.governance.ramp[step].fraction * policy.governance.allocation,
+            )
+        case other:
+            assert_never(other)
+
+
+def _failed(checks: Collection[tuple[bool, Reason, str]]) -> list[Problem]:
+    return [(reason, detail) for holds, reason, detail in checks if not holds]
+
+
+def _world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> list[Problem]:
+    """What the world itself forbids, whoever asks."""
+    promotion = policy.governance.live_promotion
+    frozen = any(freeze.covers(now) for freeze in policy.governance.freeze)
+    return _failed(
+        (
+            (view.allow_live, Reason.LIVE_NOT_ALLOWED, "the world does not allow live"),
+            (
+                not isinstance(promotion, Disabled),
+                Reason.PROMOTION_DISABLED,
+                "the policy's live_promotion is disabled",
+            ),
+            (
+                view.state is WorldState.ACTIVE,
+                Reason.WORLD_SUSPENDED,
+                f"the world is {view.state}",
+            ),
+            (not view.killed, Reason.WORLD_KILLED, "the world was killed and not resumed"),
+            (
+                not view.standings.held[row],
+                Reason.HELD,
+                "an operator demoted it; it is held until released",
+            ),
+            (not frozen, Reason.FROZEN, "the policy's freeze window is open: no promotions now"),
+        )
+    )
+
+
+def _candidate_problems(
+    view: WorldView, row: int, candidate: Candidate | None, step: int
+) -> list[Problem]:
+    """Whether there is a candidate, it stands, and the strategy is where it would start from."""
+    stage = evidence_stage(step)
+    problems = _failed(
+        (
+            (
+                view.phase(row) is PHASE_OF[stage],
+                Reason.NOT_PAPER_STAGE,
+                f"the strategy is in {view.phase(row)}, not in {PHASE_OF[stage]}",
+            ),
+        )
+    )
+    if candidate is None:
+        why = "no candidate stands: no passing run with a full window has proposed one"
+        return [*problems, (Reason.CANDIDATE_SUPERSEDED, why)]
+    match candidate.standing:
+        case Proposed() | Approved():
+            current = is_current(view, candidate)
+            why = "the fingerprint, the policy or the phase has changed since it was proposed"
+            return problems if current else [*problems, (Reason.CANDIDATE_SUPERSEDED, why)]
+        case Rejected(by=by, reason=why):
+            return [*problems, (Reason.CANDIDATE_REJECTED, f"rejected by {by}: {why}")]
+        case Void(reason=reason):
+            return [*problems, (Reason.CANDIDATE_SUPERSEDED, f"the candidate is void: {reason}")]
+        case Applied():
+            return [*problems, (Reason.CANDIDATE_SUPERSEDED, "the candidate was applied already")]
+        case other:
+            assert_never(other)
+
+
+def valid_approvals(
+    promotion: ManualApproval, candidate: Candidate, now: datetime
+) -> tuple[Approval, ...]:
+    """The approvals that have not expired."""
+    return tuple(a for a in candidate.approvals if now - a.at < promotion.expires)
+
+
+def _approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
+    promotion = policy.governance.live_promotion
+    match promotion:
+        case Disabled():
+            return []  # Said already: promotion_disabled.
+        case AutoApply():
+            return []  # Skips the approval, and nothing else.
+        case ManualApproval(min=needed):
+            given = () if candidate is None else candidate.approvals
+            valid = () if candidate is None else valid_approvals(promotion, candidate, now)
+            count = f"{len(valid)} of {needed} approvals"
+            return _failed(
+                (
+                    (bool(given), Reason.MANUAL_APPROVAL_REQUIRED, f"{count}"),
+                    (
+                        not given or len(valid) >= needed,
+                        Reason.APPROVALS_INSUFFICIENT,
+                        f"{count} are valid",
+                    ),
+                    (
+                        len(valid) >= needed or len(valid) == len(given),
+                        Reason.APPROVAL_EXPIRED,
+                        f"{len(given) - len(valid)} approvals are older than {promotion.expires}",
+                    ),
+                )
+            )
+        case _:
+            assert_never(promotion)
+
+
+def _evidence_problems(
+    view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, dossier: Dossier
+) -> list[Problem]:
+    """What the returns have not shown: run, window, gates, selection, stress, correlation."""
+    row, stage = view.strategies[strategy_id].row, evidence_stage(step)
+    problems: list[Problem] = []
+    if (strategy_id, stage) not in view.runs or dossier.verdict is None:
+        problems.append((Reason.PAPER_RUN_MISSING, f"there is no {stage} run"))
+    elif dossier.verdict is not Verdict.PASS:
+        why = "; ".join(dossier.details) or f"the {stage} run did not pass"
+        problems.append((Reason.VALIDATION_FAILED, why))
+    elif view.verdict(row, stage) is not Verdict.PASS:
+        why = f"the latest recorded {stage} run did not pass: evaluate it first"
+        problems.append((Reason.VALIDATION_FAILED, why))
+    problems += progress(view, row, stage, policy).shortfalls()
+    stress, limit = float(view.tracks[stage].stress_loss[row]), policy.risk.max_stress_loss
+    return problems + _failed(
+        (
+            (
+                policy.evidence is None,
+                Reason.EVIDENCE_INSUFFICIENT,
+                "the policy asks for statistical evidence, which nothing has shown yet",
+            ),
+            (
+                policy.selection is None or bool(view.standings.selected[row]),
+                Reason.SELECTION_FAILED,
+                "the latest cohort did not select it",
+            ),
+            (
+                limit is None or stress <= limit,
+                Reason.VALIDATION_FAILED,
+                f"worst stress loss must be at most {limit}: it is {stress:g}",
+            ),
+            *_correlation_checks(view, strategy_id, policy, dossier),
+        )
+    )
+
+
+def _correlation_checks(
+    view: WorldView, strategy_id: StrategyId, policy: Policy, dossier: Dossier
+) -> list[tuple[bool, Reason, str]]:
+    limit = policy.risk.max_pairwise_correlation_to_live
+    if limit is None:
+        return []
+    checks = []
+    for other in sorted(view.live):
+        known = dossier.correlations.get(other)
+        told = "unknown" if known is None else f"{known:.2f}"
+        checks.append(
+            (
+                other == strategy_id or (known is not None and known <= limit),
+                Reason.CORRELATION_EXCEEDED,
+                f"correlation with live {other} must be at most {limit:g}: it is {told}",
+            )
+        )
+    return checks
+
+
+def _capital_problems(
+    view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, now: datetime
+) -> list[Problem]:
+    """Slots, weights and cooldown: what the live set has room for."""
+    governance = policy.governance
+    if step >= len(governance.ramp):
+        return [(Reason.CANDIDATE_SUPERSEDED, "it is at the top of its ramp")]
+    others = [a for sid, a in view.live.items() if sid != strategy_id]
+    weight = governance.ramp[step].fraction * governance.allocation
+    total = sum(a.applied_weight for a in others) + weight
+    left = cooldown_remaining_sec(view, policy, now)
+    return _failed(
+        (
+            (
+                len(others) < governance.max_live_slots,
+                Reason.MAX_LIVE_SLOTS_EXCEEDED,
+                f"{len(others)} of {governance.max_live_slots} live slots are taken",
+            ),
+            (
+                total <= governance.max_live_weight + WEIGHT_TOLERANCE,
+                Reason.MAX_LIVE_WEIGHT_EXCEEDED,
+                f"live weight would be {total:g}, at most {governance.max_live_weight:g}",
+            ),
+            (
+                left <= 0.0,
+                Reason.COOLDOWN_ACTIVE,
+                f"the last promotion was too recent; {left:.0f} s of cooldown are left",
+            ),
+        )
+    )
+
+
+def cooldown_remaining_sec(view: WorldView, policy: Policy, now: datetime) -> float:
+    """Seconds until the world may promote again; 0 when it may."""
+    if view.promoted_at is None:
+        return 0.0
+    until = view.promoted_at + policy.governance.cooldown
+    return max(0.0, (until - now).total_seconds())
+
+
+def next_step(policy: Policy, view: WorldView, row: int) -> RampStep | None:
+    """The ramp step ahead; None at the top."""
+    ahead = step_ahead(view, row)
+    return policy.governance.ramp[ahead] if ahead < len(policy.governance.ramp) else None
+
+
+def propose(
+    view: WorldView, strategy_id: StrategyId, run_id: RunId, evidence: Digest
+) -> tuple[f.Fact, ...]:
+    """A passing run with a full window makes a candidate, unless one stands or is rejected."""
+    row = view.strategy(strategy_id).row
+    held = view.open_candidate(strategy_id)
+    voided: tuple[f.Fact, ...] = ()
+    if held is not None:
+        if is_current(view, held) or isinstance(held.standing, Rejected):
+            return ()
+        voided = void(held, Reason.CANDIDATE_SUPERSEDED)
+    step = step_ahead(view, row)
+    entered_at = instant_or_none(view.standings.entered_at[row])
+    assert entered_at is not None, "it is in a phase"
+    assert view.default_version is not None, "a run was judged under it"
+    proposed = f.CandidateProposed(
+        candidate_id=candidate_id_of(view, strategy_id, step),
+        strategy_id=strategy_id,
+        fingerprint=view.strategies[strategy_id].fingerprint,
+        policy_version=view.default_version,
+        entered_at=entered_at,
+        step=step,
+        run_id=run_id,
+        evidence=evidence,
+    )
+    return (*voided, proposed)
+
+
+def void(candidate: Candidate | None, reason: Reason) -> tuple[f.Fact, ...]:
+    """What the candidate rested on is gone.  A rejection stands all the same."""
+    if candidate is None or isinstance(candidate.standing, Rejected | Void):
+        return ()
+    return (f.CandidateVoided(candidate_id=candidate.candidate_id, reason=reason),)
+
+
+def apply(clearance: Clearance) -> tuple[f.Fact, ...]:
+    """The promotion that a clearance allows."""
+    candidate = clearance.candidate
+    return (
+        f.PromotionApplied(
+            candidate_id=candidate.candidate_id,
+            strategy_id=candidate.strategy_id,
+            run_id=candidate.run_id,
+            evidence=clearance.evidence,
+            snapshot_seq=clearance.snapshot_seq,
+            step=candidate.step,
+            weight=clearance.weight,
+        ),
+    )
+
+
+def block(
+    view: WorldView, strategy_id: StrategyId, candidate: Candidate | None, blocked: Blocked
+) -> tuple[f.Fact, ...]:
+    """The record of a refusal, once per set of reasons, so that a patient loop writes no novels."""
+    if set(view.blocked.get(strategy_id, ())) == set(blocked.reasons):
+        return ()
+    return (
+        f.PromotionBlocked(
+            strategy_id=strategy_id,
+            candidate_id=None if candidate is None else candidate.candidate_id,
+            reasons=blocked.reasons,
+            details=blocked.details,
+        ),
+    )
+
+
+def demote(
+    view: WorldView, strategy_id: StrategyId, to: Phase, reason: Reason, detail: str, held: bool
+) -> tuple[f.Fact, ...]:
+    """Down, without any gate (I10).  Never up: what is in backtest stays there, and is held."""
+    row = view.strategy(strategy_id).row
+    phase = view.phase(row)
+    if to is not Phase.RETIRED and phase in (Phase.BACKTEST, Phase.RETIRED):
+        to = phase
+    if phase is to and (bool(view.standings.held[row]) or not held):
+        return ()
+    return (f.Demoted(strategy_id=strategy_id, to=to, reason=reason, detail=detail, held=held),)

@@ -1,0 +1,28 @@
+"""Instants: aware UTC datetimes at the edges, whole microseconds in the columns."""
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+SECONDS_PER_YEAR = 365.25 * 86_400
+NEVER = -(2**63)  # The instant of what has not happened: before every other.
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC.  `moment` must be aware."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def instant(us: int) -> datetime:
+    """The UTC datetime of a count of microseconds."""
+    return EPOCH + timedelta(microseconds=int(us))
+
+
+def instant_or_none(us: int) -> datetime | None:
+    """The UTC datetime of a column's value; None for NEVER."""
+    return None if us == NEVER else instant(us)
+
+
+def span_us(span: timedelta) -> int:
+    """A length of time in whole microseconds."""
+    return span // MICROSECOND

@@ -1,0 +1,110 @@
+"""How far a window has been filled, and what is missing.  Data time only (DESIGN 7.2)."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from .names import Phase, Reason, Stage
+from .policy import Policy, Window
+from .times import NEVER, instant_or_none
+from .view import WorldView
+
+PHASE_OF = {
+    Stage.BACKTEST: Phase.BACKTEST,
+    Stage.PAPER: Phase.PAPER,
+    Stage.LIVE: Phase.LIVE,
+}
+STAGE_OF = {phase: stage for stage, phase in PHASE_OF.items()}
+INCOMPLETE = {
+    Stage.BACKTEST: Reason.BACKTEST_WINDOW_INCOMPLETE,
+    Stage.PAPER: Reason.PAPER_WINDOW_INCOMPLETE,
+    Stage.LIVE: Reason.OBSERVATIONS_INSUFFICIENT,
+    Stage.SHADOW: Reason.OBSERVATIONS_INSUFFICIENT,
+}
+DAY_SEC = 86_400
+
+
+def evidence_stage(step: int) -> Stage:
+    """Where the evidence for a ramp step comes from: paper for the first, live for the rest."""
+    return Stage.PAPER if step == 0 else Stage.LIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A window: what the policy asks, what has been observed, and the share of it (0 to 1)."""
+
+    stage: Stage
+    required_sec: float
+    observed_sec: float
+    required_observations: int
+    observations: int
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @property
+    def satisfied(self) -> bool:
+        return not self.shortfalls()
+
+    @property
+    def share(self) -> float:
+        by_time = self.observed_sec / self.required_sec if self.required_sec else 1.0
+        needed = self.required_observations
+        by_count = self.observations / needed if needed else 1.0
+        return min(1.0, by_time, by_count)
+
+    def shortfalls(self) -> list[tuple[Reason, str]]:
+        """Every reason why the window is not full, with its numbers."""
+        checks = (
+            (
+                self.observed_sec >= self.required_sec,
+                INCOMPLETE[self.stage],
+                f"{self.stage} window: {self.observed_sec / DAY_SEC:.1f} of "
+                f"{self.required_sec / DAY_SEC:.1f} days observed",
+            ),
+            (
+                self.observations >= self.required_observations,
+                Reason.OBSERVATIONS_INSUFFICIENT,
+                f"{self.stage} observations: {self.observations} of {self.required_observations}",
+            ),
+        )
+        return [(reason, detail) for holds, reason, detail in checks if not holds]
+
+
+def progress(view: WorldView, row: int, stage: Stage, policy: Policy) -> Progress:
+    """The window in the phase of `stage`; of live, that of the next ramp step."""
+    track = view.tracks[stage]
+    if stage is Stage.BACKTEST:
+        first, last = int(track.first_t[row]), int(track.last_t[row])
+        observed = 0 if first == NEVER else last - first
+        points = int(track.points[row])
+    else:
+        first, last = int(track.window_first_t[row]), int(track.window_last_t[row])
+        observed = int(track.window_us[row])
+        points = int(track.window_points[row])
+    if stage is Stage.LIVE:
+        observed -= int(view.standings.step_window_us[row])
+    window = _window(policy, stage, int(view.standings.step[row]))
+    return Progress(
+        stage=stage,
+        required_sec=window.span.total_seconds(),
+        observed_sec=observed / 1e6,
+        required_observations=window.min_observations,
+        observations=points,
+        started_at=instant_or_none(first),
+        ended_at=instant_or_none(last),
+    )
+
+
+def _window(policy: Policy, stage: Stage, step: int) -> Window:
+    match stage:
+        case Stage.BACKTEST:
+            return policy.campaign.backtest
+        case Stage.PAPER:
+            return policy.campaign.paper
+        case Stage.LIVE:  # What the next ramp step asks to be observed; at the top, nothing.
+            ahead = policy.governance.ramp[step + 1 : step + 2]
+            return Window(span=ahead[0].observe if ahead else timedelta(0), min_observations=1)
+        case Stage.SHADOW:
+            return Window(span=timedelta(0), min_observations=1)
+        case _:
+            assert_never(stage)
