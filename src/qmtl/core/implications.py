@@ -96,12 +96,9 @@ def implications(policy: Policy) -> tuple[Implication, ...]:
 
 def warnings(policy: Policy) -> tuple[str, ...]:
     """What to know before using the policy, worst first: what is off, never met, or slow."""
-    never = [f"{row.path}: {row.says}" for row in implications(policy) if row.never]
-    slow = [
-        f"{row.path}: {row.says} {_at_each_sharpe(row.years)}"
-        for row in implications(policy)
-        if row.years
-    ]
+    rows = implications(policy)
+    never = [f"{row.path}: {row.says}" for row in rows if row.never]
+    slow = [f"{row.path}: {row.says} {_at_each_sharpe(row.years)}" for row in rows if row.years]
     return (*_promises(policy), *never, *_off(policy), *slow)
 
 
@@ -208,7 +205,7 @@ def _frozen(policy: Policy) -> Iterator[tuple[str, str]]:
     if policy.governance.freeze and _always_frozen(policy.governance.freeze):
         yield (
             "governance.live_promotion.freeze",
-            f"nothing can ever be promoted: no moment of {_days(FREEZE_HORIZON)} is free of a freeze.",
+            f"nothing can ever be promoted: no moment in {_days(FREEZE_HORIZON)} is free of it.",
         )
 
 
