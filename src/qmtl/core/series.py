@@ -53,9 +53,9 @@ def accepted(
 ) -> NDArray[np.bool_]:
     """Which points came in time to count (DESIGN 7.2).  A backtest is never late."""
     if stage is Stage.BACKTEST:
-        return np.ones(len(t), np.bool_)
+        return np.ones(t.shape, np.bool_)
     if policy is None:
-        return np.zeros(len(t), np.bool_)
+        return np.zeros(t.shape, np.bool_)
     return t >= micros(received_at) - span_us(policy.data.max_lag)
 
 
