@@ -9,6 +9,7 @@ from qmtl.core.campaign import Page
 from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.names import Phase, Reason, Stage, StrategyId, WorldId
 from qmtl.core.promotion import Blocked, Dossier, clear_for_live
+from qmtl.core.times import in_words
 from qmtl.core.view import Candidate, WorldView
 from qmtl.core.windows import Progress, progress
 
@@ -69,7 +70,19 @@ def _problems(view: WorldView, sid: StrategyId, phase: Phase, blocked: Problems)
         case Phase.LIVE:
             return _unmet(view, sid, Stage.LIVE)
         case Phase.RETIRED:
-            return ((Reason.RETIRED, "it has left the campaign"),)
+            return _retired(view, sid)
+
+
+def _retired(view: WorldView, sid: StrategyId) -> Problems:
+    """That it left, whether its time ran out, and what its last paper run held against it."""
+    row = view.strategies[sid].row
+    problems: Problems = ((Reason.RETIRED, "it has left the campaign"),)
+    if campaign.out_of_time(view, row, view.policy):
+        observed = progress(view, row, Stage.PAPER, view.policy).observed_sec
+        detail = f"{in_words(observed)} in paper without a promotion: its time ran out"
+        problems += ((Reason.CAMPAIGN_EXPIRED, detail),)
+    latest = view.runs.get((sid, Stage.PAPER))
+    return problems if latest is None else (*problems, *latest.problems)
 
 
 def _blocked_from_live(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> Problems:

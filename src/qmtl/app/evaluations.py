@@ -15,6 +15,7 @@ from qmtl.core.view import WorldView
 from .ports import Store, StoredRun
 from .step import By, foreseen, step, world
 
+COUNTED = frozenset({"observations", "effective_history_years"})
 COHORT_MAX = 10_000  # One transaction judges them all; more would hold up every other writer.
 EARLIER = {
     Stage.BACKTEST: (),
@@ -119,7 +120,8 @@ def subject_of(
     snapshot = store.snapshot_at(world_id, covered) if covered else None
     same = earlier = None
     if not len(returns):
-        same = _latest(store, view, sid, stage)
+        # A run from before the window was started anew says nothing of this one.
+        same = _latest(store, view, sid, stage) if view.verdict(row, stage) else None
         earlier = next(filter(None, (_latest(store, view, sid, s) for s in EARLIER[stage])), None)
     recorded = store.run(world_id, sid, run_id)
     return Subject(
@@ -146,6 +148,9 @@ def _check_metrics(request: Request) -> None:
     unknown = sorted(set(request.metrics) - set(KNOWN_UNITS))
     if unknown:
         raise Invalid(f"metrics: unknown {', '.join(unknown)}.")
+    counted = sorted(set(request.metrics) & COUNTED)
+    if counted:
+        raise Invalid(f"metrics: {', '.join(counted)} is counted from returns, never told.")
 
 
 def _common_stage(view: WorldView, strategies: Sequence[StrategyId]) -> Stage:
@@ -161,10 +166,14 @@ Chosen = tuple[tuple[StrategyId, ...], tuple[StrategyId, ...]]
 def _selection(
     store: Store, view: WorldView, stage: Stage, runs: tuple[EvaluationRun, ...]
 ) -> Chosen | None:
-    """The cohort and those selected from it; None when this cohort selects nobody."""
-    members = {run.strategy_id for run in runs}
-    if view.policy.selection is None or not members >= set(campaign.rivals(view, stage)):
+    """The rivals and those selected from them; None when this cohort selects nobody.
+
+    Who is no rival is judged like the others, but neither takes a place nor stands in the way.
+    """
+    rivals = set(campaign.rivals(view, stage))
+    if not rivals or not {run.strategy_id for run in runs} >= rivals:
         return None
+    runs = tuple(run for run in runs if run.strategy_id in rivals)
     series = {
         run.strategy_id: store.series(view.world_id, run.strategy_id, stage)
         for run in runs
@@ -190,20 +199,20 @@ def _recorded(
     )
     cohort, selected = selection or ((), ())
     standing = {sid for sid in cohort if view.standings.selected[view.strategies[sid].row]}
-    if not fresh and standing == set(selected):
-        return ()
     assert view.default_version is not None, "a run was judged under it"
-    facts: tuple[Fact, ...] = (
-        EvaluationsRecorded(
-            stage=stage,
-            policy_version=view.default_version,
-            runs=fresh,
-            cohort=cohort,
-            selected=selected,
-        ),
-    )
+    facts: tuple[Fact, ...] = ()
+    if fresh or standing != set(selected):
+        facts = (
+            EvaluationsRecorded(
+                stage=stage,
+                policy_version=view.default_version,
+                runs=fresh,
+                cohort=cohort,
+                selected=selected,
+            ),
+        )
     after = foreseen(view, facts, by)
-    for run in fresh:
+    for run in runs:  # Old ones too: a hold that was lifted since may have kept one from its due.
         follows = campaign.consequences(after, run)
         facts += follows
         after = foreseen(after, follows, by)

@@ -7,6 +7,7 @@ from datetime import datetime
 from qmtl.core import approvals, campaign, evaluation, promotion
 from qmtl.core.errors import Changed, Conflict, UnknownCandidate, UnknownRun
 from qmtl.core.facts import Fact
+from qmtl.core.metrics import UNITS
 from qmtl.core.names import Digest, Phase, Reason, RunId, StrategyId, WorldId
 from qmtl.core.policy import AutoApply, ManualApproval, Policy
 from qmtl.core.promotion import Blocked, Clearance, Dossier
@@ -45,10 +46,12 @@ def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
     policy, row = view.policy, view.strategy(sid).row
     stage = evidence_stage(promotion.step_ahead(view, row))
     latest, track = view.runs.get((sid, stage)), view.tracks[stage]
-    if latest is None:
+    if latest is None or view.verdict(row, stage) is None:
         return Dossier(verdict=None)
     judged = track.judged_digest[row] == track.digest[row]
-    if judged and int(track.judged_policy[row]) == view.default_version:
+    # What a snapshot carries beside returns may have changed, and no digest would tell.
+    told = all(bound.metric in UNITS for bound in policy.gates.of(stage))
+    if judged and told and int(track.judged_policy[row]) == view.default_version:
         verdict, problems = latest.verdict, latest.problems
     else:
         subject = subject_of(store, view, sid, stage, latest.run_id)
@@ -247,7 +250,9 @@ def approve(
             raise Changed("The evidence has changed; look again.", reasons=changed)
         run = store.run(world_id, sid, run_id)
         evidence = candidate.evidence if run is None else run.run.evidence
-        facts = approvals.approve(view, candidate, by.actor, by.roles, run_id, evidence, reason)
+        facts = approvals.approve(
+            view, candidate, by.actor, by.roles, run_id, evidence, reason, by.now
+        )
         after = foreseen(view, facts, by)
         return after.candidates[candidate.candidate_id], facts
 

@@ -72,7 +72,12 @@ def submit(store: Store, world_id: WorldId, by: By, asked: Submission) -> Evalua
     if returns.t is None or not len(returns.t):
         raise Invalid("returns: a submission gives its returns with their times.")
     content = hub.content_digest(
-        {"backtest": sid, "t": returns.t.tolist(), "r": returns.r.tolist(), **asked.stats}
+        {
+            "backtest": sid,
+            "t": returns.t.tolist(),
+            "r": returns.r.tolist(),
+            "stats": dict(asked.stats),
+        }
     )
     snapshot = RiskSnapshot(
         version=f"submit-{sid}-{content[:16]}",

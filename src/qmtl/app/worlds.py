@@ -87,7 +87,14 @@ def allow_live(
 ) -> Pending | None:
     """Off empties the live set at once; on activates nothing, and may take two people."""
     if not allowed:
-        return step(store, world_id, by, lambda view: (None, _live_off(view)), archived=True)
+        return step(
+            store,
+            world_id,
+            by,
+            lambda view: (None, _live_off(view)),
+            reads=GOVERNANCE,
+            archived=True,
+        )
     _must_be_policy_admin(by, "allow_live")
 
     def decide(view: WorldView) -> tuple[Pending | None, Sequence[Fact]]:

@@ -48,6 +48,7 @@ def lower(view: WorldView, strategy_id: StrategyId, change: Change) -> tuple[Fac
             f"{strategy_id}: a weight of {weight:g} is above the {held.applied_weight:g} that was "
             "applied; raising it is a promotion."
         )
+    weight = min(weight, held.applied_weight)
     freeze = held.freeze if change.freeze is None else change.freeze
     drain = held.drain if change.drain is None else change.drain
     if (weight, freeze, drain) == (held.weight, held.freeze, held.drain):

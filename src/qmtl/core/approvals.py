@@ -1,13 +1,14 @@
 """What people may do with a candidate: approve, withdraw, reject, release."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import assert_never
 
 from . import facts as f
 from .errors import Changed, Conflict, Forbidden
 from .names import ActorId, Digest, Reason, Role, RunId, StrategyId
 from .policy import AutoApply, Disabled, ManualApproval
-from .promotion import is_current
+from .promotion import is_current, valid_approvals
 from .view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
 
 
@@ -19,15 +20,18 @@ def approve(
     run_id: RunId,
     evidence: Digest,
     reason: str,
+    now: datetime,
 ) -> tuple[f.Fact, ...]:
-    """One person's approval of a candidate, and of the evidence they saw.
+    """One person's approval of a candidate, and of the evidence they saw.  An expired one counts
+    for nothing, so it may be given again.
 
     Raises Forbidden for who may not, Conflict for what cannot be approved.
     """
     promotion = view.policy.governance.live_promotion
     match promotion:
-        case ManualApproval(roles=allowed):
-            pass
+        case ManualApproval():
+            allowed = promotion.roles
+            standing = valid_approvals(promotion, candidate, now)
         case Disabled():
             raise Conflict(
                 "The policy promotes nobody to live.", reasons=(Reason.PROMOTION_DISABLED,)
@@ -45,7 +49,7 @@ def approve(
     _must_be_open(candidate)
     if not is_current(view, candidate):
         raise Changed("The candidate was superseded.", reasons=(Reason.CANDIDATE_SUPERSEDED,))
-    if any(a.by == by and a.evidence == evidence for a in candidate.approvals):
+    if any(a.by == by and a.evidence == evidence for a in standing):
         return ()
     return (
         f.ApprovalGiven(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import facts as f
-from .columns import PHASES
+from .columns import PHASES, VERDICTS
 from .errors import Conflict, Invalid
 from .evaluation import RUN_DIGEST_HEX, run_id_of
 from .evaluation_run import EvaluationRun
@@ -52,7 +52,7 @@ def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
                 return ()
             return (f.PhaseEntered(strategy_id=run.strategy_id, phase=Phase.PAPER),)
         case Stage.PAPER:
-            if _out_of_time(view, row, policy):
+            if out_of_time(view, row, policy):
                 why = Reason.CAMPAIGN_EXPIRED
                 entered = f.PhaseEntered(
                     strategy_id=run.strategy_id, phase=Phase.RETIRED, reason=why
@@ -72,7 +72,7 @@ def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
     return propose(view, run.strategy_id, run.run_id, run.evidence)
 
 
-def _out_of_time(view: WorldView, row: int, policy: Policy) -> bool:
+def out_of_time(view: WorldView, row: int, policy: Policy) -> bool:
     """Whether a paper campaign has been observed for all the time it had."""
     most = policy.campaign.paper.max_window
     if most is None:
@@ -92,7 +92,7 @@ def extend(
         raise Invalid(f"by: {by_sec} s is not within 1..{EXTENSION_SEC_MAX}.")
     row = view.strategy(strategy_id).row
     phase = view.phase(row)
-    expired = phase is Phase.RETIRED and _out_of_time(view, row, view.policy)
+    expired = phase is Phase.RETIRED and out_of_time(view, row, view.policy)
     if phase is not Phase.PAPER and not (expired and not view.standings.held[row]):
         raise Conflict(f"{strategy_id} is in {phase}: there is no paper campaign to extend.")
     return (f.CampaignExtended(strategy_id=strategy_id, by_sec=by_sec, reason=reason),)
@@ -150,8 +150,8 @@ Dossiers = Callable[[Candidate], Dossier]
 def due(view: WorldView, stage: Stage) -> NDArray[np.intp]:
     """Rows in the phase of `stage` that have something to be learned, longest unjudged first.
 
-    New evidence that is `evaluate_every` newer than what was judged, or a policy that has not
-    judged yet.
+    New evidence that is `evaluate_every` newer than what was judged, a policy that has not judged
+    yet, or a backtest that passed while it was held, and is not held any more.
     """
     policy, count = view.policy, len(view.ids)
     track, standings = view.tracks[stage], view.standings
@@ -163,7 +163,11 @@ def due(view: WorldView, stage: Stage) -> NDArray[np.intp]:
     changed = track.judged_digest[:count] != track.digest[:count]
     other_policy = track.judged_policy[:count] != view.default_version
     rested = since >= span_us(policy.campaign.evaluate_every)
-    rows = np.flatnonzero(in_phase & held & (other_policy | never | (changed & rested)))
+    news = other_policy | never | (changed & rested)
+    if stage is Stage.BACKTEST:
+        passed = track.verdict[:count] == VERDICTS.index(Verdict.PASS)
+        news |= passed & ~standings.held[:count]
+    rows = np.flatnonzero(in_phase & held & news)
     return rows[np.argsort(judged_t[rows], kind="stable")]
 
 
@@ -178,31 +182,32 @@ def tick(
 ) -> Page:
     """One page of what to do next.  The same view and instant give the same page.
 
-    What waits for a decision comes first, then evaluations, the longest unjudged first: with more
-    actions than `limit` nobody starves, since what was done leaves the list.
+    What can be applied comes first, then evaluations, the longest unjudged first: with more actions
+    than `limit` nobody starves, since what was done leaves the list.  What waits for people stays
+    on it however often a loop comes by, and so is last.
     Raises Invalid for a limit out of range.
     """
     if not 1 <= limit <= ACTIONS_MAX:
         raise Invalid(f"limit: {limit} is not within 1..{ACTIONS_MAX}.")
     if view.default_version is None or view.state is not WorldState.ACTIVE:
         return Page(actions=(), next_offset=None)
-    waiting = _candidate_actions(view, now, dossiers, only)
+    ready = _candidate_actions(view, now, dossiers, only)
+    people = [a for a in ready if a.kind is ActionKind.MANUAL_APPROVAL_REQUIRED]
+    ready = [a for a in ready if a.kind is not ActionKind.MANUAL_APPROVAL_REQUIRED]
     rows = {stage: due(view, stage) for stage in (Stage.LIVE, Stage.PAPER, Stage.BACKTEST)}
     if only is not None:
         mine = view.strategy(only).row
         rows = {stage: found[found == mine] for stage, found in rows.items()}
     if view.policy.selection is not None and only is None:
         cohort = rows.pop(Stage.PAPER)
-        waiting += _cohort_action(view, cohort)
-    ordered = [(stage, int(row)) for stage, found in rows.items() for row in found]
-    total = len(waiting) + len(ordered)
-    end = min(offset + limit, total)
-    actions = waiting[offset:end]
-    first = max(0, offset - len(waiting))
-    actions += [
-        _evaluate(view, stage, row) for stage, row in ordered[first : max(0, end - len(waiting))]
-    ]
-    return Page(actions=tuple(actions), next_offset=end if end < total else None)
+        ready += _cohort_action(view, cohort)
+    judged = [(stage, int(row)) for stage, found in rows.items() for row in found]
+    ordered: list[Action | tuple[Stage, int]] = [*ready, *judged, *people]
+    end = offset + limit
+    page = tuple(
+        item if isinstance(item, Action) else _evaluate(view, *item) for item in ordered[offset:end]
+    )
+    return Page(actions=page, next_offset=end if end < len(ordered) else None)
 
 
 def _evaluate(view: WorldView, stage: Stage, row: int) -> Action:

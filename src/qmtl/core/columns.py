@@ -67,6 +67,14 @@ class Columns:
         more = self.blank(max(CAPACITY_MIN, rows, 2 * have) - have).arrays()
         return self.of({n: np.concatenate((a, more[n])) for n, a in self.arrays().items()})
 
+    def same(self, other: Self, rows: int) -> bool:
+        """Whether the first `rows` rows hold the same; NaN is equal to itself."""
+        theirs = other.arrays()
+        return all(
+            np.array_equal(mine[:rows], theirs[name][:rows], equal_nan=mine.dtype.kind == "f")
+            for name, mine in self.arrays().items()
+        )
+
     def put(self, rows: Rows, **values: ArrayLike) -> Self:
         """A copy in which `rows` of the named columns hold `values`."""
         changed = {}

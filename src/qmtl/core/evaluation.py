@@ -55,14 +55,16 @@ def evaluate(view: WorldView, stage: Stage, subject: Subject) -> EvaluationRun:
     if recorded is not None and recorded.stage is not stage:
         raise Invalid(f"run {recorded.run_id} is of stage {recorded.stage}, not {stage}.")
     metrics = source(subject.sources, subject.strategy_id, policy.data.periods_per_year)
-    gates = tuple(
-        judge(bound, metrics.get(bound.metric), stage, policy.gates.on_missing)
-        for bound in policy.gates.of(stage)
-    )
+    on_missing = policy.gates.on_missing
     window = progress(view, row, stage, policy)
     shortfalls = window.shortfalls() if stage in (Stage.BACKTEST, Stage.PAPER) else []
     if stage in (Stage.LIVE, Stage.SHADOW) and not len(subject.sources.returns):
         shortfalls = [(Reason.OBSERVATIONS_INSUFFICIENT, f"no {stage} returns yet")]
+        on_missing = OnMissing.INCONCLUSIVE  # Nobody is taken out of live for being new there.
+    gates = tuple(
+        judge(bound, metrics.get(bound.metric), stage, on_missing)
+        for bound in policy.gates.of(stage)
+    )
     problems = [_problem(gate) for gate in gates if gate.verdict is not Verdict.PASS]
     problems += shortfalls
     snapshot = subject.sources.snapshot
@@ -82,9 +84,17 @@ def evaluate(view: WorldView, stage: Stage, subject: Subject) -> EvaluationRun:
         observations=window.observations,
         observed_sec=window.observed_sec,
     )
-    if recorded is not None and _same(found, recorded):
+    if recorded is not None and _stands(view, row, found) and _same(found, recorded):
         return recorded
     return found
+
+
+def _stands(view: WorldView, row: int, found: EvaluationRun) -> bool:
+    """Whether what was recorded last of the stage says just this already."""
+    track = view.tracks[found.stage]
+    judged = track.judged_digest[row] == track.digest[row]
+    same_policy = int(track.judged_policy[row]) == found.policy_version
+    return bool(judged) and same_policy and view.verdict(row, found.stage) is found.verdict
 
 
 def _same(a: EvaluationRun, b: EvaluationRun) -> bool:
@@ -112,9 +122,12 @@ def judge(bound: Bound, metric: Metric | None, stage: Stage, on_missing: OnMissi
             why = "known of an earlier stage only"
         else:
             why = f"undefined ({metric.undefined})"
-        # A live strategy is not taken out for being new: it has no returns to be judged by yet.
         young = stage is Stage.LIVE and metric is not None and metric.undefined in YOUNG
-        ruined = metric is not None and metric.undefined == Undefined.RUINED.value
+        ruined = (
+            metric is not None
+            and metric.undefined == Undefined.RUINED.value
+            and metric.source is not Source.INHERITED
+        )
         inconclusive = young or (on_missing is OnMissing.INCONCLUSIVE and not ruined)
         verdict = Verdict.INCONCLUSIVE if inconclusive else Verdict.FAIL
         detail = f"{stage} {bound.metric} must be {limits}: {why}"

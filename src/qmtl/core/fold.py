@@ -13,26 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import facts as f
+from .candidates import candidate_fact, stand, void, void_all
 from .columns import PHASES, VERDICTS
-from .names import ActorId, CandidateId, Phase, Reason, Stage, StrategyId, Stream, Verdict
-from .policy import ManualApproval
+from .names import ActorId, Phase, Reason, Stage, StrategyId, Stream, Verdict
 from .series import append, blank_window
 from .times import NEVER, micros
 from .view import (
     Activation,
     Applied,
-    Approval,
-    Approved,
-    Candidate,
     Confirmation,
     LatestRun,
     PolicyVersion,
-    Proposed,
     Rejected,
-    Standing,
     Strategy,
     Token,
-    Void,
     WorldRecord,
     WorldView,
 )
@@ -133,7 +127,7 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
         case f.ActivationLowered() | f.ActivationAcknowledged():
             return _activation(view, entry, fact)
         case _:
-            return _candidate(view, entry, fact)
+            return candidate_fact(view, entry, fact)
 
 
 def _system(
@@ -179,7 +173,7 @@ def _policy(view: WorldView, entry: f.Entry, fact: f.PolicyAdded | f.DefaultPoli
             for candidate in view.open_candidates():
                 rejected = isinstance(candidate.standing, Rejected)  # Holds whatever the policy.
                 if candidate.policy_version != version and not rejected:
-                    view = _void(view, entry, candidate.candidate_id, Reason.POLICY_CHANGED)
+                    view = void(view, entry, candidate.candidate_id, Reason.POLICY_CHANGED)
             return view
         case _:
             assert_never(fact)
@@ -246,7 +240,11 @@ def _series_restated(view: WorldView, entry: f.Entry, fact: f.SeriesRestated) ->
     view = replace(view, tracks={**view.tracks, fact.stage: track})
     if (sid, fact.stage) in view.runs:
         view = replace(view, runs=view.runs.delete((sid, fact.stage)))
-    return _void_all(view, entry, sid, Reason.EVIDENCE_CHANGED)
+    live = view.phase(row) is Phase.LIVE
+    if fact.stage is Stage.SHADOW or (fact.stage is Stage.LIVE and not live):
+        return view  # Nothing that stands relied on it.
+    view = replace(view, standings=view.standings.put(row, selected=False))
+    return void_all(view, entry, sid, Reason.EVIDENCE_CHANGED)
 
 
 def _evaluations_recorded(
@@ -271,9 +269,11 @@ def _evaluations_recorded(
                 at=entry.at,
             )
         latest = runs.finish()
+    view = _unselected(view, fact, rows)
     view = replace(view, runs=latest, tracks={**view.tracks, fact.stage: track})
     if fact.cohort:
-        chosen = [sid in fact.selected for sid in fact.cohort]
+        selected = frozenset(fact.selected)
+        chosen = [sid in selected for sid in fact.cohort]
         standings = view.standings.put(_rows(view, fact.cohort), selected=chosen)
         view = replace(view, standings=standings)
     for run in fact.runs:
@@ -286,19 +286,32 @@ def _evaluations_recorded(
     return view
 
 
+def _unselected(view: WorldView, fact: f.EvaluationsRecorded, rows: NDArray[np.intp]) -> WorldView:
+    """Another policy judges paper: what a cohort selected under the one before is not selected."""
+    if fact.stage is not Stage.PAPER:
+        return view
+    standings, judged = view.standings, view.tracks[fact.stage].judged_policy[rows]
+    in_paper = standings.phase[rows] == PHASES.index(Phase.PAPER)
+    stale = rows[in_paper & (judged != fact.policy_version) & standings.selected[rows]]
+    if not len(stale):
+        return view
+    return replace(view, standings=standings.put(stale, selected=False))
+
+
 def _phase_entered(
     view: WorldView, entry: f.Entry, sid: StrategyId, phase: Phase, reason: Reason | None
 ) -> WorldView:
     """Into a phase.  Entering paper starts its window anew."""
     row, at = view.strategies[sid].row, micros(entry.at)
-    view = replace(
-        view, standings=view.standings.put(row, phase=PHASES.index(phase), entered_at=at)
-    )
+    standings = view.standings.put(row, phase=PHASES.index(phase), entered_at=at)
+    if phase is not Phase.LIVE:  # Selected was the strategy as it stood before.
+        standings = standings.put(row, selected=False)
+    view = replace(view, standings=standings)
     match phase:
         case Phase.PAPER:
             return _window_anew(view, entry, row, Stage.PAPER)
         case Phase.BACKTEST | Phase.RETIRED:
-            return _void_all(view, entry, sid, reason or Reason.RETIRED)
+            return void_all(view, entry, sid, reason or Reason.RETIRED)
         case Phase.LIVE:
             return view
         case _:
@@ -321,12 +334,15 @@ def _demoted(view: WorldView, entry: f.Entry, fact: f.Demoted) -> WorldView:
 
 
 def _leave_live(view: WorldView, entry: f.Entry, sid: StrategyId, reason: Reason) -> WorldView:
-    """Out of the live set, weight and ramp gone, its candidates void.  The phase stays."""
+    """Out of the live set and the selection, weight and ramp gone, its candidates void.
+
+    The phase stays.
+    """
     row = view.strategies[sid].row
     if sid in view.live:
         view = replace(view, live=view.live.delete(sid))
-    standings = view.standings.put(row, step=-1, step_window_us=0)
-    return _void_all(replace(view, standings=standings), entry, sid, reason)
+    standings = view.standings.put(row, step=-1, step_window_us=0, selected=False)
+    return void_all(replace(view, standings=standings), entry, sid, reason)
 
 
 def _empty_live(view: WorldView, entry: f.Entry, reason: Reason) -> WorldView:
@@ -367,7 +383,7 @@ def _promotion_applied(view: WorldView, entry: f.Entry, fact: f.PromotionApplied
         at=entry.at,
         acknowledged=0 if held is None else held.acknowledged,
     )
-    view = _stand(view, fact.candidate_id, Applied(entry.at, entry.seq))
+    view = stand(view, fact.candidate_id, Applied(entry.at, entry.seq))
     view = replace(
         view,
         live=view.live.set(sid, activation),
@@ -404,83 +420,3 @@ def _activation(
         case _:
             assert_never(fact)
     return replace(view, live=view.live.set(fact.strategy_id, held))
-
-
-def _candidate(view: WorldView, entry: f.Entry, fact: f.Fact) -> WorldView:
-    match fact:
-        case f.CandidateProposed():
-            return _candidate_proposed(view, entry, fact)
-        case f.ApprovalGiven(candidate_id=cid):
-            given = Approval(entry.actor, entry.at, fact.run_id, fact.evidence, fact.reason)
-            candidate = view.candidates[cid]
-            others = tuple(a for a in candidate.approvals if a.by != entry.actor)
-            return _approvals(view, entry, replace(candidate, approvals=(*others, given)))
-        case f.ApprovalWithdrawn(candidate_id=cid):
-            candidate = view.candidates[cid]
-            others = tuple(a for a in candidate.approvals if a.by != entry.actor)
-            return _approvals(view, entry, replace(candidate, approvals=others))
-        case f.CandidateRejected(candidate_id=cid, reason=reason):
-            return _stand(view, cid, Rejected(entry.actor, entry.at, reason))
-        case f.CandidateReleased(candidate_id=cid):
-            return _approvals(view, entry, replace(view.candidates[cid], approvals=()))
-        case f.CandidateVoided(candidate_id=cid, reason=why):
-            return _void(view, entry, cid, why)
-        case f.PromotionBlocked(strategy_id=sid, reasons=reasons):
-            return replace(view, blocked=view.blocked.set(sid, reasons))
-        case _:
-            raise AssertionError(f"{fact.kind} has no meaning here")
-
-
-def _candidate_proposed(view: WorldView, entry: f.Entry, fact: f.CandidateProposed) -> WorldView:
-    candidate = Candidate(
-        candidate_id=fact.candidate_id,
-        strategy_id=fact.strategy_id,
-        fingerprint=fact.fingerprint,
-        policy_version=fact.policy_version,
-        entered_at=fact.entered_at,
-        step=fact.step,
-        run_id=fact.run_id,
-        evidence=fact.evidence,
-        proposed_at=entry.at,
-        proposer=entry.actor,
-        standing=Proposed(),
-    )
-    return replace(
-        view,
-        candidates=view.candidates.set(fact.candidate_id, candidate),
-        current=view.current.set(
-            fact.strategy_id, (*view.current.get(fact.strategy_id, ()), fact.candidate_id)
-        ),
-    )
-
-
-def _approvals(view: WorldView, entry: f.Entry, candidate: Candidate) -> WorldView:
-    """Proposed or Approved, by how many approvals the candidate's policy asks for."""
-    promotion = view.policies[candidate.policy_version].policy.governance.live_promotion
-    needed = promotion.min if isinstance(promotion, ManualApproval) else 0
-    enough = len(candidate.approvals) >= needed > 0
-    standing = Approved(entry.at) if enough else Proposed()
-    view = replace(view, candidates=view.candidates.set(candidate.candidate_id, candidate))
-    return _stand(view, candidate.candidate_id, standing)
-
-
-def _stand(view: WorldView, candidate_id: CandidateId, standing: Standing) -> WorldView:
-    candidate = replace(view.candidates[candidate_id], standing=standing)
-    view = replace(view, candidates=view.candidates.set(candidate_id, candidate))
-    if isinstance(standing, Void):
-        sid = candidate.strategy_id
-        rest = tuple(c for c in view.current.get(sid, ()) if c != candidate_id)
-        view = replace(view, current=view.current.set(sid, rest))
-    return view
-
-
-def _void(view: WorldView, entry: f.Entry, candidate_id: CandidateId, why: Reason) -> WorldView:
-    return _stand(view, candidate_id, Void(entry.at, why))
-
-
-def _void_all(view: WorldView, entry: f.Entry, sid: StrategyId, why: Reason) -> WorldView:
-    """The strategy's candidates that are open or applied are void.  A rejection stands."""
-    for candidate_id in view.current.get(sid, ()):
-        if not isinstance(view.candidates[candidate_id].standing, Rejected):
-            view = _void(view, entry, candidate_id, why)
-    return view

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import assert_never
 
 from . import facts as f
+from .errors import Invalid
 from .names import (
     CandidateId,
     Digest,
@@ -24,7 +25,7 @@ from .names import (
 )
 from .policy import AutoApply, Disabled, ManualApproval, Policy, RampStep
 from .snapshot import Fresh, NotFresh, freshness
-from .times import instant_or_none
+from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
 
@@ -239,7 +240,7 @@ def _evidence_problems(
     """What the returns have not shown: run, window, gates, selection, stress, correlation."""
     row, stage = view.strategies[strategy_id].row, evidence_stage(step)
     problems: list[Problem] = []
-    if (strategy_id, stage) not in view.runs or dossier.verdict is None:
+    if view.verdict(row, stage) is None or dossier.verdict is None:
         problems.append((Reason.PAPER_RUN_MISSING, f"there is no {stage} run"))
     elif dossier.verdict is not Verdict.PASS:
         why = "; ".join(dossier.details) or f"the {stage} run did not pass"
@@ -317,7 +318,7 @@ def _capital_problems(
             (
                 left <= 0.0,
                 Reason.COOLDOWN_ACTIVE,
-                f"the last promotion was too recent; {left:.0f} s of cooldown are left",
+                f"the last promotion was too recent; {in_words(left)} of cooldown are left",
             ),
         )
     )
@@ -407,9 +408,14 @@ def block(
 def demote(
     view: WorldView, strategy_id: StrategyId, to: Phase, reason: Reason, detail: str, held: bool
 ) -> tuple[f.Fact, ...]:
-    """Down, without any gate (I10).  Never up: what is in backtest stays there, and is held."""
+    """Down, without any gate (I10).  Never up: what is in backtest stays there, and is held.
+
+    Raises Invalid for live, which is no way down.
+    """
     row = view.strategy(strategy_id).row
     phase = view.phase(row)
+    if to is Phase.LIVE:
+        raise Invalid(f"to: {to} is not a demotion.")
     if to is not Phase.RETIRED and phase in (Phase.BACKTEST, Phase.RETIRED):
         to = phase
     if phase is to and (bool(view.standings.held[row]) or not held):

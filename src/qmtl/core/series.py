@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .columns import DIGEST_HEX, Float, Int64, Track
 from .facts import Points
+from .metrics import FLAT
 from .names import Stage
 from .policy import GAP_BARS_MAX, Policy
 from .times import NEVER, micros, span_us
@@ -35,14 +36,25 @@ OVERLAP_MIN = 20  # Fewer common observations say nothing of a correlation.
 def correlation(a: Series, b: Series) -> float | None:
     """Pearson correlation of the returns at common times.
 
-    None when fewer than OVERLAP_MIN are common or either is constant over them.
+    None when fewer than OVERLAP_MIN are common or either is constant over them, but for rounding.
     """
     _, mine, theirs = np.intersect1d(a.t, b.t, assume_unique=True, return_indices=True)
     if len(mine) < OVERLAP_MIN:
         return None
-    x, y = a.r[mine] - a.r[mine].mean(), b.r[theirs] - b.r[theirs].mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if np.isfinite(scale) and scale > 0 else None
+    x, y = _spread(a.r[mine]), _spread(b.r[theirs])
+    if x is None or y is None:
+        return None
+    return max(-1.0, min(1.0, float(x @ y)))  # Rounding may leave it a hair beyond.
+
+
+def _spread(r: Float) -> Float | None:
+    """The deviations from the mean, scaled to length 1; None when rounding is all there is."""
+    apart = r - r.mean()
+    length = float(np.sqrt(apart @ apart))
+    if not length > FLAT * float(np.abs(r).max()) * np.sqrt(len(r)):
+        return None
+    unit: Float = apart / length
+    return unit
 
 
 EMPTY = Series(np.empty(0, np.int64), np.empty(0), np.empty(0, np.bool_))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from math import isfinite
 
 import numpy as np
 
@@ -115,6 +116,15 @@ def check(view: WorldView, posted: RiskSnapshot, now: datetime) -> None:
         for scenario, loss in scenarios.items():
             if not 0.0 <= loss <= 1.0:
                 problems.append(f"stress.{sid}.{scenario}: a loss of {loss:g} is not within 0..1")
+    for sid, stats in (posted.stats or {}).items():
+        problems += [
+            f"stats.{sid}.{name}: {value} is not finite"
+            for name, value in stats.items()
+            if not isfinite(value)
+        ]
+    for pair, covariance in (posted.covariance or {}).items():
+        if not isfinite(covariance):
+            problems.append(f"covariance.{pair}: {covariance} is not finite")
     for sid, series in posted.returns.items():
         problems += [f"realized_returns.{sid}: {p}" for p in series_problems(series, posted.as_of)]
     if sum(len(series.r) for series in posted.returns.values()) > SNAPSHOT_POINTS_MAX:

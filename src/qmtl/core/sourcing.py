@@ -5,15 +5,16 @@ stage, else one of an earlier stage, marked inherited.  Then what else the hub's
 Last, for a backtest, what the request says, where the hub says nothing.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .evaluation_run import EvaluationRun, Metric, Source
 from .facts import SnapshotStored
-from .metrics import UNITS, Undefined, performance
+from .metrics import UNITS, Measure, Undefined, performance
 from .names import StrategyId
 
 SNAPSHOT_UNITS: Mapping[str, str] = {
@@ -60,9 +61,7 @@ def source(sources: Sources, strategy_id: StrategyId, periods_per_year: float) -
                 for name, metric in run.metrics.items():
                     inherited = metric.source is Source.INHERITED
                     said = Source.INHERITED if inherited else origin
-                    metrics.setdefault(
-                        name, _metric(name, metric.value, said, metric.snapshot_version)
-                    )
+                    metrics.setdefault(name, replace(metric, source=said))
 
     if snapshot is not None:
         for name, value, origin in _carried(snapshot, strategy_id, periods_per_year):
@@ -70,8 +69,8 @@ def source(sources: Sources, strategy_id: StrategyId, periods_per_year: float) -
                 metrics[name] = _metric(name, value, origin, version)
 
     for name, value in sources.requested.items():
-        had = metrics.get(name)
-        if had is None or had.value is None or had.source in REUSED:
+        had = metrics.get(name)  # What the hub's returns leave undefined, nobody may define.
+        if had is None or had.source in REUSED:
             metrics[name] = _metric(name, value, Source.REQUEST, None)
     if not metrics:
         for name, value in performance(sources.returns, periods_per_year).items():
@@ -79,27 +78,24 @@ def source(sources: Sources, strategy_id: StrategyId, periods_per_year: float) -
     return metrics
 
 
-def _metric(
-    name: str, value: float | Undefined | None, origin: Source, version: str | None
-) -> Metric:
-    unit = KNOWN_UNITS.get(name, "")
-    if isinstance(value, Undefined):
-        return Metric(
-            value=None, unit=unit, source=origin, snapshot_version=version, undefined=value.value
-        )
-    why = None if value is not None else "missing"
-    return Metric(value=value, unit=unit, source=origin, snapshot_version=version, undefined=why)
+def _metric(name: str, value: Measure, origin: Source, version: str | None) -> Metric:
+    """INVARIANT: what is not a finite number has no value (I9)."""
+    if not isinstance(value, Undefined) and not math.isfinite(value):
+        value = Undefined.NOT_FINITE
+    return Metric(
+        value=None if isinstance(value, Undefined) else value,
+        unit=KNOWN_UNITS.get(name, ""),
+        source=origin,
+        snapshot_version=version,
+        undefined=value.value if isinstance(value, Undefined) else None,
+    )
 
 
 def _carried(
     snapshot: SnapshotStored, sid: StrategyId, periods_per_year: float
 ) -> list[tuple[str, float, Source]]:
-    """What a snapshot says of a strategy beside its returns."""
-    said = [
-        (name, value, Source.PRODUCER_STATS)
-        for name, value in (snapshot.stats or {}).get(sid, {}).items()
-        if name not in UNITS  # Performance comes from returns, never from a producer's word.
-    ]
+    """What a snapshot says of a strategy beside its returns; where two say it, the first counts."""
+    said: list[tuple[str, float, Source]] = []
     variance = (snapshot.covariance or {}).get(f"{sid},{sid}")
     if variance is not None and variance >= 0:
         annual = float(np.sqrt(variance * periods_per_year))
@@ -107,4 +103,9 @@ def _carried(
     scenarios = (snapshot.stress or {}).get(sid)
     if scenarios:
         said.append(("stress_loss_max", max(scenarios.values()), Source.STRESS))
+    said += [
+        (name, value, Source.PRODUCER_STATS)
+        for name, value in (snapshot.stats or {}).get(sid, {}).items()
+        if name not in UNITS  # Performance comes from returns, never from a producer's word.
+    ]
     return said

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-SECONDS_PER_YEAR = 365.25 * 86_400
+HOUR_SEC = 3_600
+DAY_SEC = 86_400
+SECONDS_PER_YEAR = 365.25 * DAY_SEC
 NEVER = -(2**63)  # The instant of what has not happened: before every other.
 
 
@@ -21,6 +23,15 @@ def instant(us: int) -> datetime:
 def instant_or_none(us: int) -> datetime | None:
     """The UTC datetime of a column's value; None for NEVER."""
     return None if us == NEVER else instant(us)
+
+
+def in_words(seconds: float) -> str:
+    """A length of time as a person says it: `12.5 days`, `3.0 hours`, `40 s`."""
+    if seconds >= DAY_SEC:
+        return f"{seconds / DAY_SEC:.1f} days"
+    if seconds >= HOUR_SEC:
+        return f"{seconds / HOUR_SEC:.1f} hours"
+    return f"{seconds:.0f} s"
 
 
 def span_us(span: timedelta) -> int:

@@ -5,7 +5,7 @@ only some have (candidates, activations) is in persistent maps.  Runs and series
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from immutables import Map
@@ -217,6 +217,12 @@ class WorldView:
     def expected(self) -> Expected:
         return Expected(self.evidence_generation, self.governance_generation)
 
+    def stands(self, expected: Expected) -> bool:
+        """Whether what a decision was made on is still so."""
+        return expected.evidence in (None, self.evidence_generation) and (
+            expected.governance in (None, self.governance_generation)
+        )
+
     @property
     def policy(self) -> Policy:
         """The policy in force.  Raises Conflict when the world has none yet."""
@@ -271,3 +277,16 @@ class WorldView:
     def in_order(self) -> Iterator[Strategy]:
         """Every strategy, in the order in which they were bound."""
         return (self.strategies[self.ids[row]] for row in range(len(self.ids)))
+
+
+def same_view(a: WorldView, b: WorldView) -> bool:
+    """Whether two views say the same, NaN being equal to itself.
+
+    Columns count as far as there are strategies: how much room they have for more says nothing.
+    """
+    rows = len(a.strategies)
+    return (
+        replace(a, standings=b.standings, tracks=b.tracks) == b
+        and a.standings.same(b.standings, rows)
+        and all(track.same(b.tracks[stage], rows) for stage, track in a.tracks.items())
+    )

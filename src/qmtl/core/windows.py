@@ -6,7 +6,7 @@ from typing import assert_never
 
 from .names import Phase, Reason, Stage
 from .policy import Policy, Window
-from .times import NEVER, instant_or_none
+from .times import DAY_SEC, NEVER, instant_or_none
 from .view import WorldView
 
 PHASE_OF = {
@@ -21,7 +21,6 @@ INCOMPLETE = {
     Stage.LIVE: Reason.OBSERVATIONS_INSUFFICIENT,
     Stage.SHADOW: Reason.OBSERVATIONS_INSUFFICIENT,
 }
-DAY_SEC = 86_400
 
 
 def evidence_stage(step: int) -> Stage:
