@@ -1,0 +1,52 @@
+"""What time it is.  The only file that asks the machine."""
+
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Protocol
+
+from qmtl.core.errors import Conflict
+
+
+class Instants(Protocol):
+    """Where a replay clock is kept: a store."""
+
+    def last_instant(self) -> datetime | None:
+        """The latest instant that anything was recorded at, or that a replay clock showed."""
+        ...
+
+    def keep_instant(self, now: datetime) -> None:
+        """A replay clock shows `now`."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock, in UTC."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class ReplayClock:
+    """A clock that stands still until it is set, and is never set back.
+
+    It starts at the later of `at` and the last instant that the store knows: what was recorded
+    before is never in the future.
+    """
+
+    def __init__(self, instants: Instants, at: datetime) -> None:
+        last = instants.last_instant()
+        self._instants = instants
+        self._setting = Lock()
+        self._now = at if last is None else max(at, last)
+        instants.keep_instant(self._now)
+
+    def now(self) -> datetime:
+        return self._now
+
+    def set(self, now: datetime) -> None:
+        """Show `now` from here on.  Raises Conflict when that is earlier than what it shows."""
+        with self._setting:
+            if now < self._now:
+                raise Conflict(f"The clock shows {self._now.isoformat()}, and only goes forward.")
+            self._instants.keep_instant(now)
+            self._now = now

@@ -1,0 +1,1 @@
+"""The SQL store: a journal, tables of current state, and one writer."""

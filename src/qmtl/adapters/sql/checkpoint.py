@@ -1,0 +1,126 @@
+"""A world's view on disk, so that a process need not fold its journal from the beginning.
+
+A checkpoint is a convenience, never an authority: one of another layout, of another journal or with
+a damaged byte is ignored, and the journal is folded from genesis.  Columns are numpy arrays, the
+rest is JSON; nothing is pickled.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from functools import cache
+from hashlib import sha256
+from io import BytesIO
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from qmtl.adapters.codec import sparse_from_bytes, sparse_to_bytes
+from qmtl.core.columns import Columns, Standings, Track
+from qmtl.core.names import Stage, WorldId
+from qmtl.core.view import WorldView
+
+from .project import upsert
+from .schema import checkpoints
+from .transaction import Hot
+
+CHECKPOINT_EVERY = 1_000  # Entries of a world: folding that many takes about a tenth of a second.
+# Raise it whenever `core/fold.py` gives an old fact another meaning: old checkpoints hold the old.
+MEANING = 1
+
+WRITE = upsert(checkpoints)
+READ = (
+    "SELECT c.seq, c.hash, c.digest, c.dense, c.sparse FROM checkpoints c "
+    "JOIN journal j ON j.world_id = c.world_id AND j.seq = c.seq AND j.hash = c.hash "
+    "WHERE c.world_id = :world_id AND c.layout = :layout"
+)
+
+
+def write(connection: Connection, hot: Hot) -> None:
+    """Make this the world's checkpoint."""
+    dense, sparse = _dense(hot.view), sparse_to_bytes(hot.view)
+    connection.exec_driver_sql(
+        WRITE,
+        {
+            "world_id": hot.view.world_id,
+            "seq": hot.view.seq,
+            "hash": hot.head_hash,
+            "layout": layout(),
+            "digest": _digest(dense, sparse),
+            "dense": dense,
+            "sparse": sparse,
+        },
+    )
+
+
+def read(connection: Connection, world_id: WorldId) -> Hot | None:
+    """The world as its checkpoint has it; None when there is none to be trusted."""
+    found = connection.exec_driver_sql(READ, {"world_id": world_id, "layout": layout()}).first()
+    if found is None:
+        return None
+    seq, head_hash, digest, dense, sparse = found
+    if digest != _digest(dense, sparse):
+        return None
+    try:
+        view = WorldView(**sparse_from_bytes(sparse), **_columns(dense))
+    except ValidationError:  # Of a layout that the digest cannot tell from ours: a word is gone.
+        return None
+    return Hot(view, head_hash, seq)
+
+
+def _digest(dense: bytes, sparse: bytes) -> str:
+    return sha256(sha256(dense).digest() + sha256(sparse).digest()).hexdigest()
+
+
+def _dense(view: WorldView) -> bytes:
+    """Every column, a structured array for the standings and one for each stage's track."""
+    count = len(view.strategies)
+    arrays = {stage.value: _structured(track, count) for stage, track in view.tracks.items()}
+    out = BytesIO()
+    np.savez(out, allow_pickle=False, standings=_structured(view.standings, count), **arrays)
+    return out.getvalue()
+
+
+def _columns(dense: bytes) -> dict[str, Any]:
+    with np.load(BytesIO(dense), allow_pickle=False) as arrays:
+        return {
+            "standings": Standings.of(_unstructured(arrays["standings"])),
+            "tracks": {stage: Track.of(_unstructured(arrays[stage.value])) for stage in Stage},
+        }
+
+
+def _structured(columns: Columns, count: int) -> NDArray[np.void]:
+    arrays = columns.arrays()
+    table = np.empty(count, dtype=[(name, array.dtype) for name, array in arrays.items()])
+    for name, array in arrays.items():
+        table[name] = array[:count]
+    return table
+
+
+def _unstructured(table: NDArray[np.void]) -> dict[str, NDArray[np.generic]]:
+    return {name: np.ascontiguousarray(table[name]) for name in table.dtype.names or ()}
+
+
+@cache
+def layout() -> str:
+    """Names the shape of a view: every field of it and of what it holds, with its type."""
+    columns = [
+        f"{cls.__name__}.{column.name}: {column.metadata['dtype']}"
+        for cls in (Standings, Track)
+        for column in fields(cls)
+    ]
+    shape = "\n".join([f"meaning {MEANING}", *columns, *_shape(WorldView, set())])
+    return sha256(shape.encode()).hexdigest()
+
+
+def _shape(hint: Any, seen: set[Any]) -> Iterable[str]:
+    """Each dataclass that a type leads to, field by field."""
+    for part in get_args(hint):
+        yield from _shape(part, seen)
+    if isinstance(hint, type) and is_dataclass(hint) and hint not in seen:
+        seen.add(hint)
+        for name, inner in get_type_hints(hint).items():
+            yield f"{hint.__name__}.{name}: {inner}"
+            yield from _shape(inner, seen)

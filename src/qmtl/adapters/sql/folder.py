@@ -1,0 +1,137 @@
+"""The data folder: owned by one process, its database of the schema this program knows."""
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
+
+from .errors import FolderInUse, UnknownSchema
+from .schema import HEAD, REVISIONS, definition
+
+DATABASE = "qmtl.db"
+LOCK = "lock"
+READERS_MAX = 8  # A read takes well under a millisecond; more connections would only share a core.
+READER_WAIT_SEC = 30.0
+CACHE_KIB = 65_536
+
+
+def lock(directory: Path) -> int:
+    """Own the folder, making it if need be.  Raises FolderInUse; give it back with `os.close`.
+
+    INVARIANT: one process writes.  The lock is the kernel's, so it ends with the process, however
+    that ends.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise FolderInUse(f"Process {owner or 'unknown'} holds {directory}.") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def writer(directory: Path) -> Engine:
+    """For the one connection that writes, on a database that is there and up to date."""
+    path = directory / DATABASE
+    # SQLite gives the files beside the database the permissions of the database.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    engine = _engine(path, "rw", "PRAGMA journal_mode = WAL")
+    with engine.connect() as connection:
+        prepare(connection)
+    return engine
+
+
+def reader(directory: Path) -> Engine:
+    """For connections that cannot write, whatever they are asked."""
+    return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON")
+
+
+def _engine(path: Path, mode: str, pragma: str) -> Engine:
+    """Transactions are begun by hand (AUTOCOMMIT): the driver would begin them at its own times."""
+
+    def connect() -> sqlite3.Connection:
+        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        # FULL, never NORMAL: in WAL mode NORMAL loses answered commits when the power goes.
+        for setting in (
+            pragma,
+            "PRAGMA synchronous = FULL",
+            "PRAGMA foreign_keys = ON",
+            f"PRAGMA cache_size = -{CACHE_KIB}",
+        ):
+            connection.execute(setting).close()
+        return connection
+
+    if mode == "rw":
+        return create_engine(
+            "sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
+    return create_engine(
+        "sqlite://",
+        creator=connect,
+        poolclass=QueuePool,
+        pool_size=READERS_MAX,
+        max_overflow=0,
+        pool_timeout=READER_WAIT_SEC,
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
+    )
+
+
+def prepare(connection: Connection) -> None:
+    """Make the tables, or bring them up to date.  Raises UnknownSchema."""
+    revision = _revision(connection)
+    if revision == HEAD:
+        return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        if revision is None:
+            create(connection)
+        elif revision in REVISIONS:
+            upgrade(connection)
+        else:
+            raise UnknownSchema(f"It is {revision}; this is {HEAD}.")
+        connection.exec_driver_sql("COMMIT")
+    finally:
+        dbapi = connection.connection.dbapi_connection
+        if dbapi is not None and dbapi.in_transaction:
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def _revision(connection: Connection) -> str | None:
+    """What the database says it is; None when it is empty."""
+    tables = connection.exec_driver_sql("SELECT name FROM sqlite_schema").scalars().all()
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        raise UnknownSchema("It was not made by qmtl.")
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return str(found)
+
+
+def create(connection: Connection) -> None:
+    """Every table, at once: what the migrations lead to, without importing Alembic."""
+    for statement in definition():
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (:head)", {"head": HEAD})
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing, in the transaction that is open."""
+    from alembic import command  # Slow to import, and hardly ever needed.
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

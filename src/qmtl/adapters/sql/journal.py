@@ -1,0 +1,130 @@
+"""Writing and reading the journal, and proving that nobody edited it."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.dialects.sqlite import insert
+
+from qmtl.adapters.codec import fact_from_bytes
+from qmtl.core.facts import Entry
+from qmtl.core.names import ActorId, WorldId
+from qmtl.core.times import instant, micros
+from qmtl.core.view import WorldView
+
+from .chain import GENESIS, Line, lines
+from .errors import BodyDropped
+from .rows import Cell, world_row
+from .schema import bodies, journal, sql, worlds
+
+PAGE = 100  # Entries held in memory at once while a world is read: a body may be large.
+
+FIRST = sql(insert(worlds).on_conflict_do_nothing())
+_SET = ", ".join(f"{c.name} = :{c.name}" for c in worlds.c if c.name not in ("world_id", "last_at"))
+NEXT = (
+    f"UPDATE worlds SET {_SET}, last_at = max(last_at, :last_at) "
+    "WHERE world_id = :world_id AND seq = :was"
+)
+ENTRY = sql(insert(journal))
+BODY = sql(insert(bodies).on_conflict_do_nothing())
+ENTRIES = (
+    "SELECT seq, generation, at, actor, body FROM journal "
+    "LEFT JOIN bodies ON digest = body_digest "
+    "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
+)
+LINES = (
+    f"SELECT {', '.join(f'journal.{c.name}' for c in journal.c)}, body FROM journal "
+    "LEFT JOIN bodies ON digest = body_digest "
+    "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
+)
+
+
+def append(
+    connection: Connection,
+    was: int,
+    previous: str,
+    view: WorldView,
+    written: Sequence[tuple[Entry, bytes]],
+) -> str | None:
+    """Write entries that lead to `view`; the new head's hash, or None when the world has moved.
+
+    Compare-and-set: the world's row must still be at seq `was`.
+    """
+    rows = list(lines(view.world_id, previous, written))
+    head = rows[-1]["hash"]
+    last_at = max(micros(entry.at) for entry, _ in written)
+    row: dict[str, Cell] = {**world_row(view), "head_hash": head, "last_at": last_at}
+    moved = connection.exec_driver_sql(NEXT if was else FIRST, {**row, "was": was} if was else row)
+    if moved.rowcount != 1:
+        return None
+    connection.exec_driver_sql(
+        BODY,
+        [
+            {"digest": line["body_digest"], "body": body}
+            for line, (_, body) in zip(rows, written, strict=True)
+        ],
+    )
+    connection.exec_driver_sql(ENTRY, rows)
+    assert isinstance(head, str), "a hash"
+    return head
+
+
+def read(connection: Connection, world_id: WorldId, after: int, limit: int) -> list[Entry]:
+    """Entries with a greater seq, in order.  Raises BodyDropped."""
+    found = connection.exec_driver_sql(
+        ENTRIES, {"world_id": world_id, "after": after, "limit": limit}
+    )
+    return [_entry(row) for row in found]
+
+
+def read_all(connection: Connection, world_id: WorldId, after: int) -> Iterator[Entry]:
+    """Every entry with a greater seq, a page at a time."""
+    while page := read(connection, world_id, after, PAGE):
+        yield from page
+        after = page[-1].seq
+
+
+def head_hash(connection: Connection, world_id: WorldId) -> str:
+    """Of the world's newest entry."""
+    found = connection.exec_driver_sql(
+        "SELECT head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
+    ).scalar()
+    return GENESIS if found is None else str(found)
+
+
+def _entry(row: Row[int, int, int, str, bytes | None]) -> Entry:
+    seq, generation, at, actor, body = row
+    if body is None:
+        raise BodyDropped(f"Entry {seq}.")
+    return Entry(
+        seq=seq,
+        generation=generation,
+        at=instant(at),
+        actor=ActorId(actor),
+        fact=fact_from_bytes(body),
+    )
+
+
+def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
+    """The first entry that is missing, was edited, or does not follow from its predecessor."""
+    head = connection.exec_driver_sql(
+        "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
+    ).first()
+    after, previous = 0, GENESIS
+    while page := _lines(connection, world_id, after):
+        for line, body in page:
+            whole = body is None or sha256(body).hexdigest() == line.body_digest
+            if line.seq != after + 1 or not whole or not line.follows(previous):
+                return after + 1
+            after, previous = line.seq, line.hash
+    seq, last = head or (0, GENESIS)
+    if seq != after:
+        return min(seq, after) + 1
+    return None if last == previous else seq
+
+
+def _lines(
+    connection: Connection, world_id: WorldId, after: int
+) -> list[tuple[Line, bytes | None]]:
+    found = connection.exec_driver_sql(LINES, {"world_id": world_id, "after": after, "limit": PAGE})
+    return [(Line(*line), body) for *line, body in found]

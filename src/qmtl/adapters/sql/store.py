@@ -1,0 +1,290 @@
+"""`app.ports.Store` on SQLite.  See `writer.py` for who writes, and `transaction.py` for when.
+
+A process keeps a hot view of each world: the newest checkpoint and the fold of what follows, then
+advanced by every commit.  Readers see what is durable; a job sees also what it and the jobs before
+it in its batch have written.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from qmtl.adapters.codec import stored
+from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
+from qmtl.core.facts import Entry
+from qmtl.core.fold import advance, entries, fold
+from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
+from qmtl.core.series import Series
+from qmtl.core.times import micros
+from qmtl.core.view import WorldView
+
+from . import audit, checkpoint, folder, journal, project, reads
+from .chain import GENESIS
+from .transaction import Hot, Transaction
+from .writer import Writer
+
+REMEMBER_FOR = timedelta(days=7)  # No client retries a request longer than this.
+REMEMBER = "INSERT OR IGNORE INTO idempotency VALUES (:actor, :key, :request, :status, :body, :at)"
+FORGET = "DELETE FROM idempotency WHERE at < :at"
+KEEP_INSTANT = (
+    "INSERT INTO clock VALUES (1, :at) ON CONFLICT (id) DO UPDATE SET at = max(at, excluded.at)"
+)
+NEWEST = "s.seq DESC"
+LATEST = "s.as_of DESC, s.seq DESC"
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """One data folder, owned by this process until `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises FolderInUse, UnknownSchema."""
+        with ExitStack() as opened:
+            opened.callback(os.close, folder.lock(directory))
+            write_engine = folder.writer(directory)
+            opened.callback(write_engine.dispose)
+            connection = opened.enter_context(write_engine.connect())
+            # Readers go before the writer: it is the last to close, and empties the log.
+            self._read_engine = folder.reader(directory)
+            opened.callback(self._read_engine.dispose)
+            self._hot: dict[WorldId, Hot] = {}
+            self._publishing, self._warming = Lock(), Lock()
+            self._transaction = Transaction(connection)
+            self._writer = Writer(self._transaction, self._commit_batch)
+            opened.callback(self._writer.close)
+            opened.callback(self._writer.write, self._checkpoint_all)
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Finish what is queued, checkpoint every world, and give the folder back."""
+        self._opened.close()
+
+    # ---- Writing -----------------------------------------------------------------------------
+
+    def write(self, job: Callable[[], T]) -> T:
+        return self._writer.write(job)
+
+    def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
+        assert self._writer.here, "commit is for jobs of write"
+        hot = self._head(world_id)
+        if not hot.view.stands(commit.expected):
+            return None
+        if not commit.facts:
+            return ()
+        pairs = [stored(fact) for fact in commit.facts]
+        # INVARIANT: what is folded is what will be read back, here and in every later process.
+        written = entries(hot.view, [fact for _, fact in pairs], commit.actor, commit.at)
+        views = list(accumulate(written, advance, initial=hot.view))
+        bodies = (body for body, _ in pairs)
+        connection = self._transaction.writing()
+        head_hash = journal.append(
+            connection,
+            hot.view.seq,
+            hot.head_hash,
+            views[-1],
+            list(zip(written, bodies, strict=True)),
+        )
+        if head_hash is None:  # Another process wrote: what we know of the world is old.
+            self._forget(world_id)
+            return None
+        project.state(connection, hot.view, [entry.fact for entry in written], views[-1])
+        for before, entry in zip(views[:-1], written, strict=True):
+            project.content(connection, before, entry)
+        self._transaction.changed[world_id] = Hot(views[-1], head_hash, hot.checkpoint_seq)
+        return written
+
+    def remember(
+        self, actor: ActorId, key: str, request: str, status: int, body: bytes, at: datetime
+    ) -> None:
+        row = {
+            "actor": actor,
+            "key": key,
+            "request": request,
+            "status": status,
+            "body": body,
+            "at": micros(at),
+        }
+
+        def job() -> None:
+            connection = self._transaction.writing()
+            connection.exec_driver_sql(FORGET, {"at": micros(at - REMEMBER_FOR)})
+            connection.exec_driver_sql(REMEMBER, row)
+
+        self.write(job)
+
+    def keep_instant(self, now: datetime) -> None:
+        """A replay clock shows `now`."""
+
+        def job() -> None:
+            self._transaction.writing().exec_driver_sql(KEEP_INSTANT, {"at": micros(now)})
+
+        self.write(job)
+
+    def _commit_batch(self) -> None:
+        changed = self._transaction.changed
+        for world_id, hot in changed.items():
+            if hot.view.seq - hot.checkpoint_seq >= checkpoint.CHECKPOINT_EVERY:
+                checkpoint.write(self._transaction.connection, hot)
+                changed[world_id] = replace(hot, checkpoint_seq=hot.view.seq)
+        self._transaction.commit(self._publish)
+
+    def _checkpoint_all(self) -> None:
+        for hot in self._hot.values():
+            if hot.view.seq > hot.checkpoint_seq:
+                checkpoint.write(self._transaction.writing(), hot)
+
+    # ---- The head of each world --------------------------------------------------------------
+
+    def load(self, world_id: WorldId) -> WorldView:
+        return self._head(world_id).view
+
+    def _head(self, world_id: WorldId) -> Hot:
+        found = self._transaction.changed.get(world_id) if self._writer.here else None
+        found = found or self._hot.get(world_id)
+        return found if found is not None else self._warm(world_id)
+
+    def _warm(self, world_id: WorldId) -> Hot:
+        """The world from disk, kept from here on unless nobody ever wrote to it."""
+        with self._warming:  # Others that want it wait for the one who reads it.
+            found = self._hot.get(world_id)
+            if found is None:
+                with self._reading_at_once() as connection:
+                    found = cold(connection, world_id)
+                if found.view.seq:
+                    self._publish({world_id: found})
+            return found
+
+    def _publish(self, changed: Mapping[WorldId, Hot]) -> None:
+        """INVARIANT: a world that is known never goes back; its seq says how far it has come."""
+        with self._publishing:
+            for world_id, hot in changed.items():
+                known = self._hot.get(world_id)
+                if known is None or known.view.seq < hot.view.seq:
+                    self._hot[world_id] = hot
+
+    def _forget(self, world_id: WorldId) -> None:
+        with self._publishing:
+            self._hot.pop(world_id, None)
+            self._transaction.changed.pop(world_id, None)
+
+    # ---- Reading -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A job reads what it wrote; others, on connections of their own, what is durable."""
+        if self._writer.here:
+            yield self._transaction.connection
+        else:
+            with self._read_engine.connect() as connection:
+                yield connection
+
+    @contextmanager
+    def _reading_at_once(self) -> Iterator[Connection]:
+        """The same, all of it as of one instant."""
+        with self._reading() as connection:
+            if self._writer.here:
+                yield connection
+                return
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.exec_driver_sql("COMMIT")
+
+    def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
+        with self._reading() as connection:
+            return journal.read(connection, world_id, after, limit)
+
+    def verify(self, world_id: WorldId) -> int | None:
+        """The first journal entry that is missing or was edited; None when all is well."""
+        with self._reading_at_once() as connection:
+            return journal.first_bad_seq(connection, world_id)
+
+    def audit(self, world_id: WorldId) -> list[str]:
+        """How the tables differ from what the journal says, in words; empty when they agree."""
+        with self._reading_at_once() as connection:
+            return audit.differences(connection, world_id)
+
+    def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
+        with self._reading() as connection:
+            return reads.series(connection, world_id, strategy_id, stage)
+
+    def snapshot(self, world_id: WorldId, version: str) -> StoredSnapshot | None:
+        with self._reading() as connection:
+            found = reads.snapshots(connection, world_id, 1, NEWEST, version=version)
+        return found[0] if found else None
+
+    def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
+        with self._reading() as connection:
+            found = reads.snapshots(connection, world_id, 1, NEWEST, seq=seq)
+        return found[0] if found else None
+
+    def snapshots(
+        self,
+        world_id: WorldId,
+        limit: int,
+        before: int | None = None,
+        stage: Stage | None = None,
+        actor: ActorId | None = None,
+    ) -> list[StoredSnapshot]:
+        with self._reading() as connection:
+            return reads.snapshots(
+                connection, world_id, limit, NEWEST, before=before, stage=stage, actor=actor
+            )
+
+    def latest_snapshot(
+        self,
+        world_id: WorldId,
+        stage: Stage | None = None,
+        actor: ActorId | None = None,
+        as_of: datetime | None = None,
+    ) -> StoredSnapshot | None:
+        until = None if as_of is None else micros(as_of)
+        with self._reading() as connection:
+            found = reads.snapshots(
+                connection, world_id, 1, LATEST, until=until, stage=stage, actor=actor
+            )
+        return found[0] if found else None
+
+    def run(self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId) -> StoredRun | None:
+        with self._reading() as connection:
+            return reads.run(connection, world_id, strategy_id, run_id)
+
+    def runs(
+        self, world_id: WorldId, strategy_id: StrategyId, limit: int, before: int | None = None
+    ) -> list[StoredRun]:
+        with self._reading() as connection:
+            return reads.runs(connection, world_id, strategy_id, limit, before)
+
+    def revisions(
+        self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId
+    ) -> list[StoredRun]:
+        with self._reading() as connection:
+            return reads.revisions(connection, world_id, strategy_id, run_id)
+
+    def remembered(self, actor: ActorId, key: str) -> tuple[str, int, bytes] | None:
+        with self._reading() as connection:
+            return reads.remembered(connection, actor, key)
+
+    def last_instant(self) -> datetime | None:
+        """The latest instant that anything was recorded at, or that a replay clock showed."""
+        with self._reading() as connection:
+            return reads.last_instant(connection)
+
+
+def cold(connection: Connection, world_id: WorldId) -> Hot:
+    """A world from disk: its newest checkpoint, and the fold of what follows."""
+    start = checkpoint.read(connection, world_id)
+    known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
+    view = fold(known.view, journal.read_all(connection, world_id, known.view.seq))
+    head_hash = journal.head_hash(connection, world_id)
+    return Hot(view, head_hash, known.checkpoint_seq)

@@ -1,0 +1,146 @@
+"""One thread writes.  Whoever wants something written queues, and waits until it is durable.
+
+SQLite has one writer at a time whatever we do; owning it makes waiting fair, and lets jobs that
+queued during one disk write share the next: a batch is one transaction, hence one fsync.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread, get_ident
+from typing import Any, Protocol, TypeVar
+
+from qmtl.core.errors import WorldBusy
+
+from .errors import StoreAway
+
+BATCH_MAX = 256  # Jobs a disk write: bounds how long the first of them waits for the last.
+QUEUE_MAX = 10_000  # Far more waiters than threads: something is wrong, and piling up helps nobody.
+
+T = TypeVar("T")
+Waiter = tuple[Callable[[], Any], Future[Any]]  # A job, and where its caller waits.
+
+
+class Batch(Protocol):
+    """What a batch of jobs is written with."""
+
+    def enter(self) -> None: ...
+
+    def leave(self, kept: bool) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Writer:
+    """Runs jobs one after the other, in batches; see `write`."""
+
+    def __init__(self, batch: Batch, commit: Callable[[], None]) -> None:
+        self._batch = batch
+        self._commit = commit
+        self._queue: SimpleQueue[Waiter | None] = SimpleQueue()
+        self._door = Lock()
+        self._closed = False
+        self._thread = Thread(target=self._serve, name="qmtl-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the writer's thread."""
+        return get_ident() == self._thread.ident
+
+    def write(self, job: Callable[[], T]) -> T:
+        """What the job returns, once it is durable.  Raises what it raises, or StoreAway."""
+        if self.here:
+            return self._run(job)
+        answer: Future[T] = Future()
+        with self._door:
+            if self._closed:
+                raise StoreAway("It is closed.")
+            if self._queue.qsize() >= QUEUE_MAX:
+                raise WorldBusy
+            self._queue.put((job, answer))
+        return answer.result()
+
+    def close(self) -> None:
+        """Finish what is queued, and take nothing more."""
+        with self._door:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self, job: Callable[[], T]) -> T:
+        """A job of its own savepoint; an inner one is part of the outer one, and fails alone."""
+        self._batch.enter()
+        kept = False
+        try:
+            answer = job()
+            kept = True
+            return answer
+        finally:
+            self._batch.leave(kept)
+
+    def _serve(self) -> None:
+        try:
+            more = True
+            while more:
+                batch, more = self._take()
+                self._settle(batch)
+        finally:
+            self._turn_away()
+
+    def _take(self) -> tuple[list[Waiter], bool]:
+        """At least one job with those queued behind it, and whether there may be more."""
+        batch: list[Waiter] = []
+        try:
+            while len(batch) < BATCH_MAX:
+                waiter = self._queue.get(block=not batch)
+                if waiter is None:
+                    return batch, False
+                batch.append(waiter)
+        except Empty:
+            pass
+        return batch, True
+
+    def _settle(self, batch: list[Waiter]) -> None:
+        """Run the jobs, write the disk once, and answer.
+
+        INVARIANT: nobody is answered before the batch is durable, and everybody is answered.
+        """
+        answers: list[Callable[[], None]] = []
+        try:
+            answers = [self._attempt(waiter) for waiter in batch]
+            self._commit()
+        except BaseException as cause:
+            answers = [partial(_fail, waiter, cause) for waiter in batch]
+            self._batch.abandon()
+        finally:
+            for answer in answers:
+                answer()
+
+    def _attempt(self, waiter: Waiter) -> Callable[[], None]:
+        """Run one job; the answer is given later.  What it raises is its caller's alone."""
+        job, answer = waiter
+        self._batch.enter()
+        try:
+            value = job()
+        except BaseException as raised:
+            self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
+            return partial(answer.set_exception, raised)
+        self._batch.leave(kept=True)
+        return partial(answer.set_result, value)
+
+    def _turn_away(self) -> None:
+        with self._door:
+            self._closed = True
+        while not self._queue.empty():
+            waiter = self._queue.get()
+            if waiter is not None:
+                _fail(waiter, None)
+
+
+def _fail(waiter: Waiter, cause: BaseException | None) -> None:
+    error = StoreAway(f"{type(cause).__name__}." if cause else "It is closed.")
+    error.__cause__ = cause
+    waiter[1].set_exception(error)
