@@ -1,3 +1,61 @@
-"""Takes trading strategies from backtest to paper to live, and can show why it did."""
+"""Takes trading strategies from backtest to paper to live, and can show why it did.
+
+What a strategy author needs is here by name (`from qmtl import Runner`), and is loaded when it is
+first asked for: `import qmtl` alone costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qmtl.adapters.client import ApiError, Away, Client
+    from qmtl.core.decision import permitted
+    from qmtl.core.names import Mode
+    from qmtl.sdk.decisions import Decisions
+    from qmtl.sdk.engine import Engine
+    from qmtl.sdk.prices import Prices, read_csv
+    from qmtl.sdk.result import SubmitResult
+    from qmtl.sdk.runner import Runner, StrategyRejected
+    from qmtl.sdk.strategy import Strategy, StrategyError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ApiError",
+    "Away",
+    "Client",
+    "Decisions",
+    "Engine",
+    "Mode",
+    "Prices",
+    "Runner",
+    "Strategy",
+    "StrategyError",
+    "StrategyRejected",
+    "SubmitResult",
+    "permitted",
+    "read_csv",
+]
+
+_HOMES = {
+    "qmtl.adapters.client": ("ApiError", "Away", "Client"),
+    "qmtl.core.decision": ("permitted",),
+    "qmtl.core.names": ("Mode",),
+    "qmtl.sdk.decisions": ("Decisions",),
+    "qmtl.sdk.engine": ("Engine",),
+    "qmtl.sdk.prices": ("Prices", "read_csv"),
+    "qmtl.sdk.result": ("SubmitResult",),
+    "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
+    "qmtl.sdk.strategy": ("Strategy", "StrategyError"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

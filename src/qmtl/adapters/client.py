@@ -1,0 +1,476 @@
+"""The HTTP client: HTTP.md as calls, one connection, and two ways to fail.
+
+What the server answers comes back as it is, in plain dicts; whoever acts on one reads it strictly
+(`sdk/decisions.py`).  Every write of the contract names its effect, so that sending one again is
+sending it once: this client asks again by itself where the server says to, and only there.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from ipaddress import ip_address
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+if TYPE_CHECKING:
+    import httpx
+
+URL_DEFAULT: Final = "http://127.0.0.1:8321"
+TIMEOUT_SEC: Final = 60.0  # A cohort of thousands is judged in one request.
+CONNECT_SEC: Final = 5.0  # A server that is up answers a knock at once.
+TRIES_MAX: Final = 3  # Of one request that is told to come back later.
+WAIT_SEC_MAX: Final = 5.0  # Told to come back later than this, it is away.
+PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
+TITLE_CHARS_MAX: Final = 200
+CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
+KIND_PREFIX: Final = "urn:qmtl:problem:"
+LATER: Final = frozenset({429, 503})
+AWAY: Final = frozenset({502, 503, 504})  # 502 and 504 are a proxy's: nobody is behind it.
+
+Answer = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The server understood the request and refused it, or answered what no qmtl server answers.
+
+    `reasons` are the contract's words, `details` one sentence each where the server has them,
+    `kind` the problem's name (`unknown-world`), empty when it has none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str = "",
+        reasons: Sequence[str] = (),
+        details: Sequence[str] = (),
+        kind: str = "",
+    ) -> None:
+        super().__init__(f"{status} {title}" + (f": {detail}" if detail else ""))
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.reasons = tuple(reasons)
+        self.details = tuple(details)
+        self.kind = kind
+
+
+class Away(Exception):
+    """Nobody answers, or the one who does cannot work now.  Try again later."""
+
+
+class BadAddress(ValueError):
+    """The URL names no HTTP server."""
+
+
+class Client:
+    """A connection to one server with one credential.  Use it as a context, or `close` it.
+
+    `url` is the server's, `credential` a digest of the credential.
+    `transport` replaces the network, for tests.  May be used by several threads.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        timeout: float = TIMEOUT_SEC,
+        transport: "httpx.BaseTransport | None" = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        import httpx  # Slow to load, and `qmtl --help` sends nothing.
+
+        self.url = checked(url or os.environ.get("QMTL_URL") or URL_DEFAULT)
+        credential = token or os.environ.get("QMTL_TOKEN")
+        headers = {"Accept": "application/json", "User-Agent": "qmtl"}
+        if credential:
+            headers["Authorization"] = f"Bearer {credential}"
+        self.credential = sha256((credential or "").encode()).hexdigest()[:CREDENTIAL_HEX]
+        self._sleep = sleep
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_SEC)),
+            transport=transport,
+            trust_env=not is_loopback(self.url),  # What is on this machine is behind no proxy.
+        )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # ---- Sending -----------------------------------------------------------------------------
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        content: str | bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """The answer to one request.  Raises ApiError, or Away.
+
+        An Idempotency-Key is answered as it was the first time, however long ago that is: give one
+        where that is wanted, and never where the answer says what may be done now.
+        """
+        import httpx
+
+        extra = dict(headers or {})
+        if idempotency_key is not None:
+            extra["Idempotency-Key"] = idempotency_key
+        asked = {k: v for k, v in (params or {}).items() if v is not None}
+        for tries_left in reversed(range(TRIES_MAX)):
+            try:
+                told = self._http.request(
+                    method, path, json=body, content=content, params=asked, headers=extra
+                )
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+                raise Away(f"{self.url} does not answer: {why}") from error
+            wait = _wait_sec(told) if tries_left and told.status_code in LATER else None
+            if wait is None:
+                break
+            self._sleep(wait)
+        return _answer(told, self.url)
+
+    def pages(self, path: str, params: Mapping[str, Any], method: str = "GET") -> Iterator[Answer]:
+        """Every page of a list, in order.  Raises ApiError when they do not end."""
+        cursor = None
+        for _ in range(PAGES_MAX):
+            page = self.send(method, path, params={**params, "cursor": cursor})
+            yield page
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+        raise ApiError(200, "Not an answer of qmtl", f"{path} has more than {PAGES_MAX} pages")
+
+    def _items(self, path: str, noun: str, params: Mapping[str, Any]) -> Iterator[Answer]:
+        for page in self.pages(path, params):
+            yield from page[noun]
+
+    # ---- Worlds and policies -----------------------------------------------------------------
+
+    def worlds(self) -> Iterator[Answer]:
+        return self._items("/worlds", "worlds", {})
+
+    def world(self, world: str) -> Answer:
+        return self.send("GET", _world(world))
+
+    def create_world(self, world: str, **properties: Any) -> Answer:
+        """`name`, `description`, `labels`, `allow_live`; the same again is the same world."""
+        return self.send("POST", "/worlds", body={"id": world, **_present(properties)})
+
+    def change_world(self, world: str, **properties: Any) -> Answer:
+        """`allow_live`, `state`."""
+        return self.send("PATCH", _world(world), body=_present(properties))
+
+    def confirm(self, world: str, confirmation_id: str) -> Answer:
+        return self.send("POST", _world(world, "confirmations", confirmation_id))
+
+    def policies(self, world: str) -> Iterator[Answer]:
+        return self._items(_world(world, "policies"), "policies", {})
+
+    def policy(self, world: str, version: int) -> Answer:
+        return self.send("GET", _world(world, "policies", str(version)))
+
+    def add_policy(
+        self, world: str, text: str | bytes, media_type: str = "application/yaml"
+    ) -> Answer:
+        """A policy document as it is written, YAML or JSON."""
+        headers = {"Content-Type": media_type}
+        return self.send("POST", _world(world, "policies"), content=text, headers=headers)
+
+    def set_default(self, world: str, version: int) -> Answer:
+        return self.send("POST", _world(world, "set-default"), body={"version": version})
+
+    def strategies(self, world: str) -> Iterator[Answer]:
+        return self._items(_world(world, "strategies"), "strategies", {})
+
+    # ---- Evidence ----------------------------------------------------------------------------
+
+    def submit(self, submission: Mapping[str, Any]) -> Answer:
+        """A strategy with its backtest; the body of `POST /strategies`."""
+        return self.send("POST", "/strategies", body=submission)
+
+    def post_returns(
+        self,
+        world: str,
+        *,
+        stage: str,
+        t: datetime | str,
+        returns: Mapping[str, float],
+        **parts: Any,
+    ) -> Answer:
+        """One bar of returns of a world; `replay`, `weights`, `stats` come with it if given."""
+        body = {"stage": stage, "t": _time(t), "returns": dict(returns), **_present(parts)}
+        return self.send("POST", _world(world, "returns"), body=body)
+
+    def post_snapshot(
+        self, world: str, snapshot: Mapping[str, Any], *, stage: str, actor: str
+    ) -> Answer:
+        """`actor` has to be the credential's own."""
+        headers = {"X-Actor": actor, "X-Stage": stage}
+        return self.send("POST", _hub(world), body=snapshot, headers=headers)
+
+    def snapshots(self, world: str, **asked: Any) -> Iterator[Answer]:
+        """Newest stored first; of a `stage`, of an `actor`, or all."""
+        return self._items(_hub(world), "snapshots", asked)
+
+    def latest_snapshot(self, world: str, **asked: Any) -> Answer:
+        """Of a `stage`, of an `actor`, or of all; `expand` adds the returns that are held."""
+        return self.send("GET", _hub(world, "latest"), params=asked)
+
+    def evaluate(self, world: str, body: Mapping[str, Any]) -> Answer:
+        return self.send("POST", _world(world, "evaluate"), body=body)
+
+    def runs(self, world: str, strategy_id: str) -> Iterator[Answer]:
+        return self._items(_world(world, "strategies", strategy_id, "runs"), "runs", {})
+
+    # ---- Campaign ----------------------------------------------------------------------------
+
+    def status(self, world: str, strategy_id: str | None = None) -> Answer:
+        params = {"strategy_id": strategy_id}
+        return self.send("GET", _world(world, "campaign", "status"), params=params)
+
+    def tick_pages(
+        self, world: str, strategy_id: str | None = None, limit: int | None = None
+    ) -> Iterator[Answer]:
+        """What to do next, page by page.  Changes nothing."""
+        params = {"strategy_id": strategy_id, "limit": limit}
+        return self.pages(_world(world, "campaign", "tick"), params, method="POST")
+
+    def execute(self, action: Mapping[str, Any]) -> Answer:
+        """Do what an action of a tick suggests.
+
+        Raises ApiError, sending nothing, unless that is a POST below `/worlds/`: the credential
+        goes to no other place, whatever a tick says.
+
+        The action's `idempotency_key` is not sent as Idempotency-Key: it would be answered as the
+        first time even when a new policy, or the end of a cooldown, calls for another answer.
+        """
+        method, endpoint = str(action["suggested_method"]), str(action["suggested_endpoint"])
+        below = endpoint.startswith("/worlds/") and ".." not in endpoint.split("/")
+        if method != "POST" or not below:
+            raise ApiError(200, "Not an answer of qmtl", f"a tick suggests {method} {endpoint}")
+        body, params = action["suggested_body"], action.get("suggested_params")
+        return self.send("POST", endpoint, body=body, params=params)
+
+    def extend(self, world: str, strategy_id: str, by: str, reason: str) -> Answer:
+        path = _world(world, "strategies", strategy_id, "extend")
+        return self.send("POST", path, body={"by": by, "reason": reason})
+
+    # ---- Live promotion ----------------------------------------------------------------------
+
+    def candidates(self, world: str) -> Iterator[Answer]:
+        return self._items(_live(world, "candidates"), "candidates", {})
+
+    def plan(self, world: str, strategy_id: str, run_id: str | None = None) -> Answer:
+        params = {"strategy_id": strategy_id, "run_id": run_id}
+        return self.send("GET", _live(world, "plan"), params=params)
+
+    def approve(
+        self,
+        world: str,
+        *,
+        strategy_id: str,
+        run_id: str,
+        reason: str,
+        evidence_digest: str | None = None,
+    ) -> Answer:
+        body = {"strategy_id": strategy_id, "run_id": run_id, "reason": reason}
+        body |= _present({"evidence_digest": evidence_digest})
+        return self.send("POST", _live(world, "approve"), body=body)
+
+    def withdraw(self, world: str, *, strategy_id: str, run_id: str) -> Answer:
+        params = {"strategy_id": strategy_id, "run_id": run_id}
+        return self.send("DELETE", _live(world, "approve"), params=params)
+
+    def reject(self, world: str, *, strategy_id: str, run_id: str, reason: str) -> Answer:
+        body = {"strategy_id": strategy_id, "run_id": run_id, "reason": reason}
+        return self.send("POST", _live(world, "reject"), body=body)
+
+    def release(
+        self, world: str, *, strategy_id: str, reason: str, run_id: str | None = None
+    ) -> Answer:
+        body = {"strategy_id": strategy_id, "reason": reason, **_present({"run_id": run_id})}
+        return self.send("POST", _live(world, "release"), body=body)
+
+    def apply(self, world: str, *, strategy_id: str, run_id: str) -> Answer:
+        """Raises ApiError 409 with every reason when the gate is closed."""
+        body = {"strategy_id": strategy_id, "run_id": run_id}
+        return self.send("POST", _live(world, "apply"), body=body)
+
+    def auto_apply(
+        self, world: str, strategy_id: str | None = None, run_id: str | None = None
+    ) -> Answer:
+        body = _present({"strategy_id": strategy_id, "run_id": run_id})
+        return self.send("POST", _live(world, "auto-apply"), body=body)
+
+    def demote(self, world: str, strategy_id: str, *, to: str, reason: str) -> Answer:
+        body = {"strategy_id": strategy_id, "to": to, "reason": reason}
+        return self.send("POST", _world(world, "demote"), body=body)
+
+    def kill(self, world: str, reason: str) -> Answer:
+        return self.send("POST", _world(world, "kill"), body={"reason": reason})
+
+    def resume(self, world: str, reason: str) -> Answer:
+        return self.send("POST", _world(world, "resume"), body={"reason": reason})
+
+    # ---- Decisions, journal, clock, tokens ---------------------------------------------------
+
+    def decide(self, world: str) -> list[Answer]:
+        """The envelope of each of the world's strategies."""
+        told = self.send("GET", _world(world, "decide"), headers=NO_CACHE)
+        return list(told["decisions"])
+
+    def decide_one(self, world: str, strategy_id: str) -> Answer:
+        """The envelope of one strategy."""
+        params = {"strategy_id": strategy_id}
+        return self.send("GET", _world(world, "decide"), params=params, headers=NO_CACHE)
+
+    def journal(self, world: str, after: int = 0, limit: int | None = None) -> Iterator[Answer]:
+        """Every entry after `after`, in order; `limit` is a page's."""
+        for _ in range(PAGES_MAX):
+            params = {"after": after, "limit": limit}
+            page = self.send("GET", _world(world, "journal"), params=params)
+            yield from page["entries"]
+            if page.get("next_cursor") is None:
+                return
+            after = page["entries"][-1]["seq"]
+
+    def clock(self) -> Answer:
+        return self.send("GET", "/clock")
+
+    def set_clock(self, now: datetime | str) -> Answer:
+        """Under a replay clock only, and only forward."""
+        return self.send("POST", "/clock", body={"now": _time(now)})
+
+    def tokens(self) -> Iterator[Answer]:
+        return self._items("/tokens", "tokens", {})
+
+    def create_token(
+        self,
+        *,
+        actor: str,
+        roles: Sequence[str],
+        world: str | None = None,
+        expires_at: datetime | str | None = None,
+    ) -> Answer:
+        """The only answer that holds the token itself."""
+        body: Answer = {"actor": actor, "roles": list(roles)}
+        expires = None if expires_at is None else _time(expires_at)
+        body |= _present({"world_id": world, "expires_at": expires})
+        return self.send("POST", "/tokens", body=body)
+
+    def revoke_token(self, token_id: str) -> Answer:
+        return self.send("DELETE", f"/tokens/{quote(token_id, safe='')}")
+
+
+NO_CACHE: Final = {"Cache-Control": "no-cache"}  # A decision out of a proxy's memory is none.
+
+
+def checked(url: str) -> str:
+    """The URL of a server without its last slash.  Raises BadAddress."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # A port that is no number; a bracket too many.
+        usable = False
+    if not usable:
+        raise BadAddress(f"{url!r} is no address of a server, such as {URL_DEFAULT}")
+    return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine, and reached by no name that could lie."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _world(world: str, *parts: str) -> str:
+    return "/" + "/".join(quote(part, safe="") for part in ("worlds", world, *parts))
+
+
+def _live(world: str, verb: str) -> str:
+    return f"{_world(world)}/promotions/live/{verb}"
+
+
+def _hub(world: str, *parts: str) -> str:
+    return "/risk-hub" + _world(world, "snapshots", *parts)
+
+
+def _present(values: Mapping[str, Any]) -> Answer:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _time(moment: datetime | str) -> str:
+    if isinstance(moment, str):
+        return moment
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _wait_sec(told: "httpx.Response") -> float | None:
+    """How long the server asks to wait; None when it does not say, or too long."""
+    text = told.headers.get("Retry-After", "")
+    try:
+        wait = float(text)
+    except ValueError:
+        return None
+    return wait if 0 <= wait <= WAIT_SEC_MAX else None
+
+
+def _answer(told: "httpx.Response", url: str) -> Answer:
+    if told.is_success and not told.content:
+        return {}
+    try:
+        found = told.json(parse_constant=_no_constant)
+    except ValueError:
+        found = None
+    if told.is_success and isinstance(found, dict):
+        return found
+    problem = found if isinstance(found, dict) else {}
+    title = str(problem.get("title") or told.reason_phrase or "Refused")
+    detail = str(problem.get("detail") or "")
+    if told.status_code in AWAY:
+        raise Away(f"{url} cannot work now: {detail or title}")
+    if told.is_success:
+        raise ApiError(told.status_code, "Not an answer of qmtl", _excerpt(told))
+    reasons, details = problem.get("reasons") or (), problem.get("details") or ()
+    raise ApiError(
+        told.status_code,
+        title[:TITLE_CHARS_MAX],
+        detail or _excerpt(told) * (not problem),
+        [str(reason) for reason in reasons],
+        [str(each) for each in details],
+        str(problem.get("type") or "").rpartition(KIND_PREFIX)[2],
+    )
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _excerpt(told: "httpx.Response") -> str:
+    return " ".join(told.text[:TITLE_CHARS_MAX].split())

@@ -1,0 +1,60 @@
+"""RFC 3339 times <-> instants: one at a time, and whole columns at the speed of numpy."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+
+from qmtl.core.columns import Int64
+from qmtl.core.times import instant, micros
+
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_PLAIN_UTC: Final = re.compile(
+    r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|\+00:00)\n)*", re.ASCII
+)
+WORDS: Final = "a time with its offset, such as 2024-01-31T21:00:00Z"
+
+
+def rfc3339(moment: datetime) -> str:
+    """An aware datetime as it goes over the wire: UTC, `Z`, microseconds if there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse(text: str) -> datetime:
+    """The instant, in UTC.  Raises ValueError for what is no RFC 3339 time with an offset."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(f"must be {WORDS}")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no time that there is") from None
+
+
+def parse_column(texts: Sequence[str]) -> Int64:
+    """Microseconds since 1970 UTC, shape (n,).  Raises ValueError as `parse` does.
+
+    Times that end in `Z` or `+00:00` take a fast path: a fifth of a microsecond each.
+    """
+    joined = "".join([text + "\n" for text in texts])
+    if not _PLAIN_UTC.fullmatch(joined):
+        return np.array([micros(parse(text)) for text in texts], dtype=np.int64)
+    try:
+        plain = np.array(
+            joined.replace("+00:00", "").replace("Z", "").split("\n")[:-1], dtype="datetime64[us]"
+        )
+    except ValueError:
+        raise ValueError("one of the times is no time that there is") from None
+    column = plain.astype(np.int64)
+    # Year 0, which numpy has and a calendar of datetimes has not.
+    if len(column) and column.min() < micros(datetime.min.replace(tzinfo=UTC)):
+        raise ValueError("one of the times is before the year 1")
+    return column
+
+
+def column_text(column: Int64) -> list[str]:
+    """A column of microseconds as `rfc3339` writes each."""
+    return [rfc3339(instant(int(us))) for us in column]

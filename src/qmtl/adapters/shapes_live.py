@@ -1,0 +1,226 @@
+"""The shapes of campaigns, live promotion and decisions.  See `shapes.py`."""
+
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12.
+
+from .shapes import At, Cursor, Fraction, Plain
+
+
+class WindowJson(TypedDict):
+    window: str
+    required_sec: float
+    observed_sec: float
+    observations: int
+    required_observations: int
+    progress: Fraction
+    started_at: At | None
+    ended_at: At | None
+    satisfied: bool
+
+
+class WindowConfigJson(TypedDict):
+    window: str
+    min_observations: int
+    max_window: str | None
+
+
+class CampaignConfigJson(TypedDict):
+    policy_version: int
+    backtest: WindowConfigJson
+    paper: WindowConfigJson
+    evaluate_every: str
+    live_promotion: str
+
+
+class EtaJson(TypedDict):
+    sharpe_1: str | None
+    sharpe_2: str | None
+    at_observed: str | None
+
+
+class EvidenceJson(TypedDict):
+    e_value: float
+    threshold: float
+    eta: EtaJson
+
+
+class StatusJson(TypedDict):
+    strategy_id: str
+    phase: str
+    entered_at: At | None
+    held: bool
+    latest_backtest_run_id: str | None
+    latest_paper_run_id: str | None
+    latest_live_run_id: str | None
+    backtest: WindowJson
+    paper: WindowJson
+    live: WindowJson
+    metrics: dict[str, float | None]
+    evidence: EvidenceJson | None
+    promotable_to_paper: bool
+    promotable_to_live: bool
+    reasons: list[str]
+    details: list[str]
+
+
+class CampaignJson(TypedDict):
+    world_id: str
+    generated_at: At
+    config: CampaignConfigJson
+    strategies: list[StatusJson]
+
+
+class ActionJson(TypedDict):
+    action: str
+    reason: str
+    strategy_id: str | None
+    stage: str
+    idempotency_key: str
+    requires: list[str]
+    suggested_run_id: str
+    suggested_method: str
+    suggested_endpoint: str
+    suggested_params: dict[str, str]
+    suggested_body: Plain
+
+
+class TickJson(TypedDict):
+    schema_version: int
+    world_id: str
+    generation: int
+    generated_at: At
+    actions: list[ActionJson]
+    next_cursor: Cursor
+
+
+class ApprovalJson(TypedDict):
+    by: str
+    at: At
+    run_id: str
+    evidence_digest: str
+    reason: str
+
+
+class PlanJson(TypedDict):
+    world_id: str
+    strategy_id: str
+    run_id: str | None
+    candidate_id: str | None
+    eligible: bool
+    activate: list[str]
+    deactivate: list[str]
+    weights: dict[str, float]
+    blocked_reasons: list[str]
+    details: list[str]
+    cooldown_remaining_sec: float
+
+
+class CandidateJson(TypedDict):
+    world_id: str
+    candidate_id: str
+    strategy_id: str
+    run_id: str
+    step: int
+    standing: str
+    standing_detail: str | None
+    policy_version: int
+    fingerprint: str | None
+    evidence_digest: str
+    proposed_at: At
+    proposer: str
+    approvals: list[ApprovalJson]
+
+
+class ListedCandidateJson(CandidateJson):
+    approvals_needed: int
+    eligible: bool
+    blocked_reasons: list[str]
+    details: list[str]
+    plan: PlanJson
+
+
+class CandidatesJson(TypedDict):
+    candidates: list[ListedCandidateJson]
+    next_cursor: Cursor
+
+
+class StandingJson(TypedDict):
+    """Where a strategy stands after a demotion, a release or an extension."""
+
+    world_id: str
+    strategy_id: str
+    phase: str
+    held: bool
+    extension_sec: float
+    candidate: CandidateJson | None
+
+
+class ActivationJson(TypedDict):
+    world_id: str
+    strategy_id: str
+    active: bool
+    weight: float
+    applied_weight: float
+    freeze: bool
+    drain: bool
+    step: int | None
+    candidate_id: str | None
+    run_id: str | None
+    sequence: int
+    acknowledged: int
+    etag: str
+    ts: At | None
+
+
+class ActivationsJson(TypedDict):
+    world_id: str
+    activations: list[ActivationJson]
+
+
+class RefusedJson(TypedDict):
+    strategy_id: str
+    reasons: list[str]
+    details: list[str]
+
+
+class AutoAppliedJson(TypedDict):
+    applied: list[ActivationJson]
+    blocked: list[RefusedJson]
+
+
+class EnvelopeJson(TypedDict):
+    world_id: str
+    strategy_id: str
+    policy_version: int | None
+    effective_mode: str
+    execution_domain: str
+    weight: float
+    ramp_fraction: float
+    reason: str
+    reasons: list[str]
+    generation: int
+    as_of: At
+    issued_at: At
+    expires_at: At
+    ttl: float  # Seconds.
+    etag: str
+    downgraded: bool
+    safe_mode: bool
+
+
+class DecisionsJson(TypedDict):
+    world_id: str
+    generation: int
+    decisions: list[EnvelopeJson]
+
+
+class SubmittedJson(TypedDict):
+    world_id: str
+    strategy_id: str
+    run_id: str | None
+    verdict: str | None
+    reasons: list[str]
+    details: list[str]
+    phase: str | None
+    decision: EnvelopeJson
+    evaluation_run_url: str | None
+    warnings: list[str]

@@ -1,0 +1,101 @@
+"""`qmtl`: every route of HTTP.md by hand, and the server, the loop and the demo.
+
+One file a noun.  Nothing slow is loaded until a command that needs it runs: `--help` answers at
+once.
+"""
+
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+import qmtl
+from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress
+from qmtl.core.errors import Refusal
+from qmtl.entry.cli import (
+    campaign,
+    hub,
+    journal,
+    output,
+    policies,
+    promotions,
+    serve,
+    submit,
+    tokens,
+    worlds,
+)
+
+from .context import Setting
+
+USAGE: Final = 2
+EPILOG: Final = """\
+Exit codes: 0 done; 1 refused, or failed; 2 wrong usage; 3 the world is away.
+
+Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
+server here, whose admin token serves when QMTL_TOKEN is not set.
+"""
+
+
+class Commands(TyperGroup):
+    """The root of the commands: where errors become sentences and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ApiError, Away) as error:
+            raise typer.Exit(output.refused(error, ctx.meta)) from error
+        except Refusal as error:  # Of a document that was read here.
+            sentences = [str(part) for part in error.args]
+            output.failed((error.__doc__ or "Refused.").strip(), details=sentences)
+            raise typer.Exit(output.REFUSED) from error
+        except BadAddress as error:
+            output.failed(str(error), "set QMTL_URL, or --url")
+            raise typer.Exit(USAGE) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # Loading rich takes longer than all the rest of --help.
+    pretty_exceptions_enable=False,  # A traceback is of a bug, and wanted as it is.
+    epilog=EPILOG,
+)
+
+
+def _version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"qmtl {qmtl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    # None, not the default itself: typer builds a validator to look at any other value.
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="QMTL_URL", help=f"The server; by default {URL_DEFAULT}."),
+    ] = None,
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit."),
+    ] = None,
+) -> None:
+    """Takes trading strategies from backtest to paper to live, and can show why it did."""
+    ctx.ensure_object(Setting).url = url or URL_DEFAULT
+
+
+worlds.app.add_typer(promotions.app)
+worlds.app.add_typer(campaign.app)
+app.add_typer(worlds.app, name="world", help="Worlds: their strategies, campaigns and promotions.")
+app.add_typer(policies.app, name="policy", help="Policies: what a world asks of a strategy.")
+app.add_typer(hub.app, name="hub", help="The risk signal hub: snapshots in, snapshots out.")
+app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
+app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
+app.add_typer(submit.app)
+app.add_typer(serve.app)
+
+
+def main() -> None:
+    app(prog_name="qmtl")

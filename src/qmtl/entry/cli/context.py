@@ -1,0 +1,96 @@
+"""What every command shares: the server it talks to, and options that mean the same everywhere."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qmtl.adapters.client import URL_DEFAULT, Client, is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+ADMIN_TOKEN: Final = "admin.token"  # In a data folder: what a first start on loopback leaves.
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
+
+
+@dataclass(slots=True)
+class Setting:
+    """Where the commands of one process go.  `transport` replaces the network, for tests."""
+
+    url: str = URL_DEFAULT
+    transport: "httpx.BaseTransport | None" = None
+
+
+def data_default() -> Path:
+    """Where a server keeps its data when nobody says where."""
+    named = os.environ.get("QMTL_DATA")
+    return Path(named) if named else Path.home() / ".local" / "share" / "qmtl"
+
+
+def connect(ctx: typer.Context) -> Client:
+    """A client for the server asked for, with QMTL_TOKEN.
+
+    Without one, and with a server on this machine, the admin token that it left in its data folder
+    serves as well, and is said to.
+    """
+    setting = ctx.find_object(Setting) or Setting()
+    token = os.environ.get("QMTL_TOKEN")
+    path = data_default() / ADMIN_TOKEN
+    if not token and is_loopback(setting.url) and path.is_file() and os.access(path, os.R_OK):
+        token = path.read_text(encoding="utf-8").strip()
+        typer.echo(f"qmtl: QMTL_TOKEN is not set; using the admin token in {path}", err=True)
+    return Client(setting.url, token, transport=setting.transport)
+
+
+def _remembered(name: str) -> Callable[[typer.Context, Any], Any]:
+    """Keeps a parameter where an error can find it, to say what to try next."""
+
+    def remember(ctx: typer.Context, value: Any) -> Any:
+        ctx.meta[name] = value
+        return value
+
+    return remember
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `5m`, `72h`, `30d`, `2w`.  Raises typer.BadParameter."""
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no length of time, such as 60s, 72h or 30d")
+    return timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """`name=value`.  Raises typer.BadParameter."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise typer.BadParameter(f"{text!r} is not name=value")
+    return name, value
+
+
+World = Annotated[
+    str, typer.Argument(help="The world's id.", metavar="WORLD", callback=_remembered("world"))
+]
+Strategy = Annotated[
+    str,
+    typer.Argument(help="The strategy's id.", metavar="STRATEGY", callback=_remembered("strategy")),
+]
+AnyStrategy = Annotated[
+    str | None,
+    typer.Argument(help="One strategy; by default all.", metavar="STRATEGY"),
+]
+Run = Annotated[
+    str | None,
+    typer.Argument(help="The run; by default that of the strategy's candidate.", metavar="RUN"),
+]
+Reason = Annotated[str, typer.Option(help="Why: it goes into the journal.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_remembered("json"))
+]

@@ -1,0 +1,116 @@
+"""`qmtl hub`: risk snapshots."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import output
+from .context import Json, World, connect
+
+app = typer.Typer(no_args_is_help=True)
+
+STDIN = Path("-")
+SHOWN = (
+    "version", "stage", "as_of", "expires_at", "created_at", "actor", "seq", "content", "weights",
+)  # fmt: skip
+
+
+class StageWord(StrEnum):
+    """Where a snapshot's returns come from."""
+
+    BACKTEST = "backtest"
+    PAPER = "paper"
+    SHADOW = "shadow"
+    LIVE = "live"
+
+
+AnyStage = Annotated[StageWord | None, typer.Option(help="By default any.")]
+
+
+@app.command()
+def post(
+    ctx: typer.Context,
+    world: World,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            dir_okay=False, allow_dash=True, metavar="FILE", help="JSON; - is standard input."
+        ),
+    ],
+    stage: Annotated[StageWord, typer.Option(help="Where its returns come from.")],
+    actor: Annotated[
+        str, typer.Option(envvar="QMTL_ACTOR", help="The actor of the credential.")
+    ] = "admin",
+    as_json: Json = False,
+) -> None:
+    """Post a snapshot. The same again is no second event."""
+    snapshot = _document(file)
+    with connect(ctx) as client:
+        told = client.post_snapshot(world, snapshot, stage=stage, actor=actor)
+    return output.as_json(told) if as_json else output.pairs(told, SHOWN)
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise typer.BadParameter(f"{file} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file} holds no JSON object")
+    return found
+
+
+@app.command()
+def latest(
+    ctx: typer.Context,
+    world: World,
+    stage: AnyStage = None,
+    expand: Annotated[bool, typer.Option("--expand", help="With the returns held.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The snapshot with the greatest as_of."""
+    with connect(ctx) as client:
+        told = client.latest_snapshot(world, stage=stage, expand=expand or None)
+    if as_json or expand:
+        return output.as_json(told)
+    output.pairs(told, SHOWN)
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    world: World,
+    stage: AnyStage = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Snapshots, newest stored first."""
+    from itertools import islice
+
+    with connect(ctx) as client:
+        known = list(islice(client.snapshots(world, stage=stage), limit))
+    if as_json:
+        return output.as_json({"snapshots": known})
+    output.table(
+        ("seq", "stage", "as of", "expires at", "actor", "strategies", "version"),
+        [
+            (
+                s["seq"],
+                s["stage"],
+                s["as_of"],
+                s["expires_at"],
+                s["actor"],
+                len(s["strategies"]),
+                s["version"],
+            )
+            for s in known
+        ],
+        empty="no snapshots yet",
+    )

@@ -1,0 +1,165 @@
+"""What commands print: tables for people, JSON for scripts, and errors with what to try next."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from qmtl.adapters.client import ApiError, Away
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+REFUSED: Final = 1
+AWAY: Final = 3
+
+# The first reason that stands here says what to try.  {world} and {strategy} are filled in.
+NEXT: Final = {
+    "live_not_allowed": "qmtl world set {world} --allow-live",
+    "policy_missing": "qmtl policy set {world} standard",
+    "manual_approval_required": "qmtl world approve {world} {strategy} --reason ...",
+    "approvals_insufficient": "qmtl world approve {world} {strategy} --reason ...",
+    "approval_expired": "qmtl world approve {world} {strategy} --reason ...",
+    "candidate_rejected": "qmtl world release {world} {strategy} --reason ...",
+    "held": "qmtl world release {world} {strategy} --reason ...",
+    "world_killed": "qmtl world resume {world} --reason ...",
+    "world_suspended": "qmtl world set {world} --state active",
+    "risk_snapshot_missing": "qmtl hub latest {world}",
+    "risk_snapshot_expired": "qmtl hub latest {world}",
+    "risk_snapshot_stale": "qmtl hub latest {world}",
+    "evidence_changed": "qmtl world candidates {world}",
+    "candidate_superseded": "qmtl world candidates {world}",
+}
+NEXT_OF_KIND: Final = {
+    "unknown-world": "qmtl world list",
+    "unknown-strategy": "qmtl world status {world}",
+    "unknown-run": "qmtl world status {world} {strategy}",
+    "unknown-candidate": "qmtl world candidates {world}",
+    "unknown-policy": "qmtl policy list {world}",
+    "unknown-snapshot": "qmtl hub list {world}",
+    "unknown-token": "qmtl token list",
+    "unknown-confirmation": "qmtl world show {world}",
+}
+NEXT_OF_STATUS: Final = {
+    401: "set QMTL_TOKEN to a token of this server (qmtl token create makes one)",
+    403: "qmtl token create --role ROLE --actor ACTOR, and set QMTL_TOKEN to what it prints",
+    412: "qmtl world candidates {world}",
+}
+PIPE_COLUMNS: Final = 1_000  # Nobody reads a pipe: a row stays a line, for grep and awk.
+_FRACTION: Final = re.compile(r"(\d\d:\d\d:\d\d)\.\d+Z$")  # Of a second: --json has it.
+
+
+def as_json(told: object) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(told, indent=2, default=str))
+
+
+def line(text: str) -> None:
+    typer.echo(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = "none") -> None:
+    """A table on standard output: colours only on a terminal, and nothing is cut off."""
+    if not rows:
+        typer.echo(empty)
+        return
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*map(plain, row))
+    console().print(shown)
+
+
+def pairs(told: Mapping[str, Any], names: Sequence[str] | None = None) -> None:
+    """Some of an answer, or all of it, one name a line."""
+    shown = names or tuple(told)
+    width = max(map(len, shown))
+    for name in shown:
+        typer.echo(f"{name:<{width}}  {plain(told.get(name))}")
+
+
+def plain(value: object) -> str:
+    """A value of JSON in a cell."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case str():
+            return _FRACTION.sub(r"\1Z", value)
+        case list() | tuple():
+            return ", ".join(map(plain, value)) or "-"
+        case dict():
+            return ", ".join(f"{name} {plain(part)}" for name, part in value.items()) or "-"
+        case _:
+            return str(value)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    # Names and reasons come from others: none of it is markup.
+    found = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not found.is_terminal:
+        found.width = PIPE_COLUMNS
+    return found
+
+
+def refused(error: ApiError | Away, known: Mapping[str, Any]) -> int:
+    """Says on standard error what went wrong and what to try next; the exit code."""
+    if isinstance(error, Away):
+        told: dict[str, Any] = {"title": "The world is away", "detail": str(error)}
+        hint: str | None = "qmtl serve starts a server here; QMTL_URL or --url names another"
+        code = AWAY
+    else:
+        told = {
+            "status": error.status,
+            "title": error.title,
+            "detail": error.detail,
+            "reasons": list(error.reasons),
+            "details": list(error.details),
+        }
+        hint = _next(error, known)
+        code = REFUSED
+    if known.get("json"):
+        typer.echo(json.dumps({**told, "next": hint}, indent=2), err=True)
+        return code
+    failed(_sentence(told), hint, [*told.get("details", ()), *getattr(error, "__notes__", ())])
+    reasons = told.get("reasons")
+    if reasons:
+        typer.echo(f"  reasons: {', '.join(reasons)}", err=True)
+    return code
+
+
+def failed(cause: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
+    """An error as people read it, on standard error."""
+    typer.secho(f"error: {cause}", fg="red", err=True)
+    for detail in details:
+        if detail not in cause:
+            typer.echo(f"  {detail}", err=True)
+    if hint:
+        typer.echo(f"  next: {hint}", err=True)
+
+
+def _sentence(told: Mapping[str, Any]) -> str:
+    title, detail = str(told["title"]), str(told["detail"])
+    detail = detail.removeprefix(title).strip()
+    return f"{title.rstrip('.')}: {detail}" if detail else title
+
+
+def _next(error: ApiError, known: Mapping[str, Any]) -> str | None:
+    """The first hint there is: of its reasons, else of its kind, else of its status."""
+    hints = [NEXT.get(reason) for reason in error.reasons]
+    hints += [NEXT_OF_KIND.get(error.kind), NEXT_OF_STATUS.get(error.status)]
+    hint = next(filter(None, hints), None)
+    if hint is None:
+        return None
+    world, strategy = known.get("world") or "WORLD", known.get("strategy") or "STRATEGY"
+    return hint.format(world=world, strategy=strategy)

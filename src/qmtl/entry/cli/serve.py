@@ -1,0 +1,105 @@
+"""`qmtl serve` and `qmtl demo`: the server, and a story that it plays."""
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from .context import data_default
+
+app = typer.Typer()
+
+PORT_DEFAULT: Final = 8321
+
+
+class Role(StrEnum):
+    """What of qmtl a server is."""
+
+    ALL = "all"
+    WORLD = "world"
+    GATEWAY = "gateway"
+
+
+class Clock(StrEnum):
+    """Whose time a server lives in."""
+
+    SYSTEM = "system"
+    REPLAY = "replay"
+
+
+@app.command("serve")
+def run(
+    data: Annotated[
+        Path | None, typer.Option(help="Its folder; made when it is not there.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Other than loopback: make tokens first.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0: any that is free.")
+    ] = PORT_DEFAULT,
+    role: Annotated[Role, typer.Option(help="What of qmtl it is.")] = Role.ALL,
+    world_url: Annotated[
+        str | None, typer.Option(help="Where a gateway finds the world service.")
+    ] = None,
+    clock: Annotated[Clock, typer.Option(help="A replay clock stands until moved.")] = Clock.SYSTEM,
+    at: Annotated[
+        str | None, typer.Option(help="Where a replay clock starts, such as 2024-01-31T21:00:00Z.")
+    ] = None,
+    dual_control: Annotated[
+        bool | None,
+        typer.Option(
+            "--dual-control/--no-dual-control",
+            help="Whether dangerous steps take two people; by default, unless on loopback.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Start a server: all of qmtl in one process, or the world service and its gateway apart.
+
+    The first start on loopback makes an admin token and says where it is. --data is by default
+    QMTL_DATA, else ~/.local/share/qmtl.
+    """
+    if (role is Role.GATEWAY) is not (world_url is not None):
+        raise typer.BadParameter("--role gateway and --world-url go together")
+    if at is not None and clock is not Clock.REPLAY:
+        raise typer.BadParameter("--at is where a replay clock starts: say --clock replay, too")
+    started = None if at is None else _instant(at)
+
+    from qmtl.entry import server, wiring
+
+    server.run(
+        wiring.Settings(
+            part=wiring.Part(role),
+            data=data or data_default(),
+            host=host,
+            port=port,
+            replay=clock is Clock.REPLAY,
+            at=started,
+            dual_control=dual_control,
+            world_url=world_url,
+        )
+    )
+
+
+def _instant(text: str) -> datetime:
+    from qmtl.adapters import instants
+
+    try:
+        return instants.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--at {error}") from error
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder that it may make, and empty.")],
+    serve: Annotated[bool, typer.Option("--serve", help="Leave the server up.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+) -> None:
+    """Play the whole story on real prices, in a world of its own."""
+    from qmtl.demo.run import main
+
+    raise typer.Exit(main(out, serve=serve, port=port))

@@ -1,0 +1,133 @@
+"""The control bus over HTTP: a world's journal as CloudEvents, server-sent.
+
+The id of an event is its seq, which is dense: a client that comes back with `Last-Event-ID` goes on
+with the next one, without a gap and without a duplicate.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Final
+
+from fastapi import Query, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from qmtl.adapters import wire
+from qmtl.adapters.fields import ID_PATTERN
+from qmtl.adapters.instants import rfc3339
+from qmtl.app.ports import StoredSnapshot
+from qmtl.app.step import world as world_of
+from qmtl.core.errors import Invalid, Refusal
+from qmtl.core.facts import Entry, SnapshotStored
+from qmtl.core.names import WorldId
+
+from . import auth
+from .contract import Routes
+from .door import Call, CallIn, dumped
+
+ROUTES = Routes("events")
+MEDIA_TYPE: Final = "text/event-stream"
+BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
+POLL_SEC: Final = 1.0  # Other processes write to the same database, and ring no bell here.
+QUIET_SEC: Final = 15.0  # Proxies drop a connection that says nothing for longer.
+RETRY_MS: Final = 1_000
+NAMES: Final[Mapping[str, str]] = {"snapshot_stored": "risk_snapshot_updated"}
+
+WorldAsked = Annotated[WorldId, Query(pattern=ID_PATTERN)]
+After = Annotated[int | None, Query(ge=0, le=2**53, description="As Last-Event-ID, which wins.")]
+
+
+def cloud_event(world_id: WorldId, entry: Entry) -> dict[str, object]:
+    """CloudEvents 1.0 in JSON.  A snapshot's points stay in the hub; its event says where."""
+    data: dict[str, object] = {**wire.entry(entry)} if not _is_snapshot(entry) else {}
+    if isinstance(entry.fact, SnapshotStored):
+        stored = StoredSnapshot(
+            seq=entry.seq, created_at=entry.at, actor=entry.actor, fact=entry.fact
+        )
+        data = {
+            "generation": entry.generation,
+            "kind": entry.fact.kind,
+            **wire.snapshot(world_id, stored),
+        }
+    return {
+        "specversion": "1.0",
+        "id": str(entry.seq),
+        "source": f"/worlds/{world_id}",
+        "type": NAMES.get(entry.fact.kind, entry.fact.kind),
+        "time": rfc3339(entry.at),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def _is_snapshot(entry: Entry) -> bool:
+    return isinstance(entry.fact, SnapshotStored)
+
+
+def framed(world_id: WorldId, entry: Entry) -> bytes:
+    """One server-sent event."""
+    event = cloud_event(world_id, entry)
+    head = f"id: {entry.seq}\nevent: {event['type']}\ndata: ".encode()
+    return head + dumped(event) + b"\n\n"
+
+
+@ROUTES.reads("/events/subscribe", MEDIA_TYPE)
+async def subscribe(call: CallIn, world: WorldAsked, after: After = None) -> Response:
+    """What happens in a world from now on; after `Last-Event-ID`, when there is one."""
+    start = await run_in_threadpool(_start, call, world, after)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_stream(call, world, start), 200, headers, MEDIA_TYPE)
+
+
+def _start(call: Call, world_id: WorldId, after: int | None) -> int:
+    """The seq after which the stream begins.  Raises Forbidden, UnknownWorld, Invalid."""
+    call.by(world_id)
+    head = world_of(call.store, world_id).seq
+    told = call.headers.get("last-event-id")
+    if told is None:
+        return head if after is None else after
+    if not (told.isascii() and told.isdigit() and len(told) <= 16):
+        raise Invalid("Last-Event-ID: must be the id of an event, a whole number.")
+    return int(told)
+
+
+async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[bytes]:
+    bell, quiet = call.services.bell, 0.0
+    rung = bell.listen()
+    try:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        while not bell.closing:
+            rung.clear()  # Before looking: what is rung from here on is looked for again.
+            entries = await run_in_threadpool(call.store.journal, world_id, after, BATCH_MAX)
+            for entry in entries:
+                assert entry.seq == after + 1, "seq is dense"
+                after = entry.seq
+                yield framed(world_id, entry)
+            quiet = 0.0 if entries else quiet + POLL_SEC
+            if quiet >= QUIET_SEC:
+                quiet = 0.0
+                if not await run_in_threadpool(_still_may, call, world_id):
+                    return
+                yield b": quiet\n\n"
+            if not entries:
+                await _wait(rung)
+    finally:
+        bell.leave(rung)
+
+
+async def _wait(rung: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(rung.wait(), POLL_SEC)
+    except TimeoutError:
+        return
+
+
+def _still_may(call: Call, world_id: WorldId) -> bool:
+    """Whether the credential still opens the stream: it may have been revoked, or have expired."""
+    try:
+        now = call.services.clock.now()
+        token = auth.identify(call.store, call.headers.get("authorization"), now)
+        auth.allow(call.route, token, world_id)
+    except Refusal:
+        return False
+    return True

@@ -1,0 +1,147 @@
+"""The gateway's own routes: submissions, the producer feed, the journal, the clock, credentials."""
+
+from typing import Annotated
+
+from fastapi import Path, Query, Response
+
+from qmtl.adapters import bodies, bodies_hub, wire, wire_live
+from qmtl.adapters import shapes as j
+from qmtl.adapters import shapes_live as jl
+from qmtl.adapters.instants import rfc3339
+from qmtl.app import hub, strategies, tokens
+from qmtl.core import decision
+from qmtl.core.errors import Conflict, Forbidden
+from qmtl.core.names import Role, WorldId
+
+from . import auth
+from .contract import Routes
+from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, page
+
+ROUTES = Routes("gateway")
+W = "/worlds/{world_id}"
+
+After = Annotated[int, Query(ge=0, le=2**53)]
+TokenIn = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+
+
+@ROUTES.writes(
+    "POST",
+    "/strategies",
+    {200: jl.SubmittedJson, 202: jl.SubmittedJson},
+    takes=bodies_hub.Submit,
+    refuses=(404,),
+    bulk=True,
+)
+def submit(call: CallIn) -> Response:
+    """Bind a strategy, store its backtest, evaluate it; the answer has its first decision.
+
+    202 comes from a gateway whose world service is away: kept, and forwarded later.
+    """
+    asked = call.read(bodies_hub.Submit)
+    world_id = WorldId(asked.world)
+    by = call.by(world_id)
+    ran = strategies.submit(call.store, world_id, by, asked.meaning())
+    view = call.store.load(world_id)
+    told = decision.decide(view, ran.strategy_id, by.now)
+    return call.answer(wire_live.submitted(view, ran, told, _warnings(asked)))
+
+
+def _warnings(asked: bodies_hub.Submit) -> list[str]:
+    found = []
+    if asked.variants_tried is None:
+        found.append("variants_tried was not told: the policy's trials_default is assumed.")
+    if not asked.stats:
+        found.append("stats were not told: gates on trades_total or turnover_annual cannot pass.")
+    return found
+
+
+@ROUTES.writes(
+    "POST",
+    W + "/returns",
+    {201: j.SnapshotJson, 200: j.SnapshotJson},
+    takes=bodies_hub.Bar,
+    bulk=True,
+)
+def produce(call: CallIn, world_id: WorldIn) -> Response:
+    """One bar of returns of the world's strategies: one call, one snapshot."""
+    posted = call.read(bodies_hub.Bar).meaning()
+    found, made = hub.post(call.store, world_id, call.by(world_id), posted)
+    return call.answer(wire.snapshot(world_id, found), 201 if made else 200)
+
+
+@ROUTES.reads(W + "/journal", j.JournalJson)
+def journal(
+    call: CallIn, world_id: WorldIn, after: After = 0, limit: Limit = PAGE_DEFAULT
+) -> Response:
+    """What happened, in order, after an entry."""
+    entries = call.store.journal(world_id, after, limit)
+    more = entries and entries[-1].seq < call.store.load(world_id).seq
+    following = str(entries[-1].seq) if more else None
+    items = [wire.entry(entry) for entry in entries]
+    return call.answer({"entries": items, "next_cursor": following})
+
+
+# ---- The clock -------------------------------------------------------------------------------
+
+
+def clock_json(call: Call) -> j.ClockJson:
+    services = call.services
+    return {"now": rfc3339(services.clock.now()), "replay": services.replay is not None}
+
+
+@ROUTES.reads("/clock", j.ClockJson)
+def get_clock(call: CallIn) -> Response:
+    """The server's instant."""
+    return call.answer(clock_json(call))
+
+
+@ROUTES.writes("POST", "/clock", {200: j.ClockJson}, takes=bodies.ClockTo)
+def move_clock(call: CallIn) -> Response:
+    """Forward, under a replay clock."""
+    to = call.read(bodies.ClockTo).now
+    call.by()
+    if call.services.replay is None:
+        raise Conflict("The clock is the system's: only a replay clock is moved.")
+    call.services.replay.set(to)
+    return call.answer(clock_json(call))
+
+
+# ---- Credentials -----------------------------------------------------------------------------
+
+
+@ROUTES.reads("/tokens", j.TokensJson)
+def list_tokens(call: CallIn, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None) -> Response:
+    """Every credential, oldest first; never the token itself."""
+    found, following = page(tokens.listed(call.store), cursor, limit)
+    items = [wire.token(each) for each in found]
+    return call.answer({"tokens": items, "next_cursor": following})
+
+
+@ROUTES.writes("POST", "/tokens", {201: j.NewTokenJson}, takes=bodies.NewToken, refuses=(404,))
+def create_token(call: CallIn) -> Response:
+    """A new credential.  This answer is the only one that says the token."""
+    asked, by = call.read(bodies.NewToken), call.by()
+    if Role.POLICY_ADMIN in asked.roles and Role.POLICY_ADMIN not in by.roles:
+        raise Forbidden(f"{Role.POLICY_ADMIN} is given by who has it; no other role implies it.")
+    token = auth.new_token()
+    world_id = None if asked.world_id is None else WorldId(asked.world_id)
+    known = tokens.create(
+        call.store,
+        by,
+        auth.digest(token),
+        asked.actor_id,
+        asked.roles,
+        world_id,
+        asked.expires_at,
+    )
+    told: j.NewTokenJson = {**wire.token(known), "token": token}
+    return call.answer(told, 201)
+
+
+@ROUTES.writes("DELETE", "/tokens/{token_id}", {200: j.TokenJson})
+def revoke_token(call: CallIn, token_id: TokenIn) -> Response:
+    """From the next request on it opens nothing."""
+    by = call.by()
+    known = {token.token_sha256: token for token in tokens.listed(call.store)}
+    tokens.revoke(call.store, by, token_id)
+    return call.answer(wire.token(known[token_id]))

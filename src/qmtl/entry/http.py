@@ -1,0 +1,167 @@
+"""The application: every router behind doors, every refusal a problem, every request counted."""
+
+import logging
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qmtl import __version__
+from qmtl.adapters.shapes import HealthJson
+from qmtl.core.names import SYSTEM
+
+from . import contract, events, gateway, liveservice, problems, riskhub, worldservice
+from .door import JSON, dumped
+from .services import Services
+
+LOG = logging.getLogger("qmtl.http")
+ROUTERS: Final = (
+    worldservice.ROUTES,
+    liveservice.ROUTES,
+    riskhub.ROUTES,
+    gateway.ROUTES,
+    events.ROUTES,
+)
+UNMATCHED: Final = "(no route)"
+
+
+class Counts:
+    """What Prometheus is told: how many requests, and how long, by the template of their route."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "qmtl_http_requests_total",
+            "Requests answered.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "qmtl_http_request_seconds",
+            "Until the first byte of the answer.",
+            ["method", "route"],
+            registry=self.registry,
+        )
+
+
+class Counted:
+    """Counts a request when its answer begins: a stream that lasts a day is not slow."""
+
+    def __init__(self, app: ASGIApp, counts: Counts) -> None:
+        self.app, self.counts = app, counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = scope.get("route")
+                template = route.path if isinstance(route, APIRoute) else UNMATCHED
+                method = scope["method"] if template != UNMATCHED else "(any)"
+                self.counts.requests.labels(method, template, message["status"]).inc()
+                self.counts.seconds.labels(method, template).observe(time.perf_counter() - began)
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The whole contract over one store."""
+    app = FastAPI(title="qmtl", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.services = services
+    counts = Counts()
+    for router in ROUTERS:
+        app.router.routes.extend(router)
+    _public(app, services, counts)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(Counted, counts=counts)
+    takes = {body for router in ROUTERS for body in router.takes}
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = contract.openapi(app, takes)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it.
+    return app
+
+
+def _public(app: FastAPI, services: Services, counts: Counts) -> None:
+    """What needs no credential: it says nothing of any world."""
+
+    def healthz() -> Response:
+        """The process runs."""
+        return Response(dumped({"status": "ok", "version": __version__}), media_type=JSON)
+
+    def readyz() -> Response:
+        """The store answers."""
+        services.store.load(SYSTEM)
+        return Response(dumped({"status": "ready", "version": __version__}), media_type=JSON)
+
+    def metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(counts.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def openapi_json() -> Response:
+        """This document."""
+        return Response(dumped(app.openapi()), media_type=JSON)
+
+    said: dict[int | str, dict[str, Any]] = {200: {"model": HealthJson}}
+    for path, endpoint, responses in (
+        ("/healthz", healthz, said),
+        ("/readyz", readyz, said),
+        ("/metrics", metrics, _content("text/plain", "string")),
+        ("/openapi.json", openapi_json, _content(JSON, "object")),
+    ):
+        options: dict[str, Any] = {"response_model": None, "tags": ["operations"]}
+        if path == "/metrics":
+            options["response_class"] = Response
+        app.add_api_route(path, endpoint, methods=["GET"], responses=responses, **options)
+
+
+def _content(media_type: str, kind: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {media_type: {"schema": {"type": kind}}}}}
+
+
+def allowed(routes: Iterable[BaseRoute], scope: Scope) -> list[str]:
+    """Every method that the path of a request has."""
+    found: set[str] = set()
+    for route in routes:
+        if isinstance(route, APIRoute) and route.matches(scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = allowed(request.app.routes, request.scope)
+        headers["Allow"] = ", ".join(methods)
+        detail = f"{request.method} is no method of this path; it has {', '.join(methods)}."
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        detail = "There is no such path."
+    return problems.problem(error.status_code, detail, headers=headers)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problems.problem(500, "This is a bug of the server; its log says more.")

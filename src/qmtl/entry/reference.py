@@ -1,0 +1,140 @@
+"""`make docs`: the reference pages, from the code itself. A test demands that they are current."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+import qmtl
+from qmtl.adapters import policies
+from qmtl.adapters.memory import MemoryStore
+from qmtl.core import names
+from qmtl.core.sourcing import KNOWN_UNITS
+from qmtl.entry.cli import app
+from qmtl.entry.http import create_app
+from qmtl.entry.wiring import Settings, services_over
+
+MADE = "<!-- Made by `make docs` from the code; edits here are lost. -->\n\n"
+
+
+def pages() -> dict[str, str]:
+    """Every page by its file name."""
+    made: dict[str, Callable[[], Iterator[str]]] = {
+        "cli.md": _cli,
+        "http.md": _http,
+        "policy.md": _policy,
+        "python.md": _python,
+        "words.md": _words,
+    }
+    found = {name: MADE + "\n".join(page()) + "\n" for name, page in made.items()}
+    listed = "\n".join(f"* [{name.removesuffix('.md')}]({name})" for name in sorted(found))
+    found["README.md"] = f"{MADE}# Reference\n\n{listed}\n"
+    return found
+
+
+def _cli() -> Iterator[str]:
+    yield "# CLI"
+    yield from _command(get_command(app), "qmtl", None)
+
+
+def _command(command: Any, path: str, parent: Any) -> Iterator[str]:
+    """A command, or those below it.  Any: Typer carries its own copy of click, which has no types
+    for others."""
+    context = typer.Context(command, info_name=path.split()[-1], parent=parent)
+    if hasattr(command, "list_commands"):
+        for name in command.list_commands(context):
+            yield from _command(command.get_command(context, name), f"{path} {name}", context)
+        return
+    yield f"\n## `{path}`\n"
+    yield inspect.cleandoc(command.help or "")
+    rows = [
+        f"| `{_spelt(parameter)}` | {_said(parameter)} |"
+        for parameter in command.get_params(context)
+        if "--help" not in parameter.opts
+    ]
+    if rows:
+        yield "\n| | |\n|---|---|"
+        yield from rows
+
+
+def _spelt(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return str(parameter.name).upper()
+    return " ".join([*parameter.opts, *parameter.secondary_opts])
+
+
+def _said(parameter: Any) -> str:
+    told = " ".join((parameter.help or "").split())
+    return told.replace("|", "\\|")
+
+
+def _http() -> Iterator[str]:
+    settings = Settings(data=Path("unused"))
+    document = create_app(services_over(MemoryStore(), settings)).openapi()
+    yield "# HTTP\n\nThe whole contract is `/openapi.json` of a running server.\n"
+    yield "| route | what | answers |\n|---|---|---|"
+    for path, methods in sorted(document["paths"].items()):
+        for method, operation in methods.items():
+            answers = ", ".join(sorted(operation["responses"]))
+            what = operation["description"].split("\n\n")[0].replace("\n", " ")
+            yield f"| `{method.upper()} {path}` | {what} | {answers} |"
+
+
+def _policy() -> Iterator[str]:
+    yield "# Policy\n\nEvery key is known or refused. The three that come with the package:\n"
+    for name in policies.SHIPPED:
+        yield f"## {name}\n\n```yaml\n{policies.shipped(name).rstrip()}\n```\n"
+    yield "## Metrics a gate may name\n\n| metric | unit |\n|---|---|"
+    for metric, unit in KNOWN_UNITS.items():
+        yield f"| `{metric}` | {unit} |"
+
+
+def _python() -> Iterator[str]:
+    yield "# Python\n\nWhat `import qmtl` offers."
+    for name in sorted(qmtl.__all__):
+        thing = getattr(qmtl, name)
+        yield f"\n## `qmtl.{name}`\n"
+        yield inspect.getdoc(thing) or ""
+        for member, function in _methods(thing):
+            yield f"\n### `{name}.{member}{_signature(function)}`\n"
+            yield inspect.getdoc(function) or ""
+
+
+def _methods(thing: object) -> list[tuple[str, Callable[..., object]]]:
+    if not inspect.isclass(thing):
+        return []
+    members = inspect.getmembers(thing, lambda m: inspect.isfunction(m) or inspect.ismethod(m))
+    return [(name, member) for name, member in members if not name.startswith("_")]
+
+
+def _signature(function: Callable[..., object]) -> str:
+    return str(inspect.signature(function))
+
+
+def _words() -> Iterator[str]:
+    yield "# Words\n\nThe values that answers carry."
+    kinds: Mapping[str, type[StrEnum]] = {
+        name: kind
+        for name, kind in vars(names).items()
+        if inspect.isclass(kind) and issubclass(kind, StrEnum) and kind is not StrEnum
+    }
+    for name, kind in kinds.items():
+        yield f"\n## {name}\n\n{inspect.getdoc(kind)}\n"
+        yield ", ".join(f"`{member.value}`" for member in kind)
+
+
+def main() -> None:
+    """Write every page into the folder named on the command line."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""One process that listens: what `qmtl serve` runs."""
+
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from qmtl.core.errors import Conflict
+
+from .wiring import Opened, Settings, opened
+
+READY = "listening on "  # What scripts wait for; the URL follows.
+GRACE_SEC = 10  # A request that takes longer than this to end is cut off.
+BACKLOG = 2_048
+
+
+class Server(uvicorn.Server):
+    """uvicorn, saying when it listens; streams end before it waits for connections to."""
+
+    def __init__(self, config: uvicorn.Config, what: Opened, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.what, self.ready = what, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.what.ending()
+        await super().shutdown(sockets)
+
+
+def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; then finish what runs, and close the store.
+
+    Says where the credential is and what it listens on, never the credential.  Raises Conflict
+    when the address is taken, and whatever `wiring.opened` raises.
+    """
+    say = say or _print
+    listener = _bound(settings.host, settings.port)
+    try:
+        what = opened(settings)
+        try:
+            for line in what.says:
+                say(line)
+            _serve(what, listener, lambda: say(READY + url_of(listener)))
+        finally:
+            what.close()
+    finally:
+        listener.close()
+
+
+def _serve(what: Opened, listener: socket.socket, ready: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        what.app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SEC,
+    )
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn raises a signal again once it is done; the store still has to be closed then.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _noted)
+    Server(config, what, ready).run(sockets=[listener])
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """The signal has been heard; the server stops by itself."""
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Conflict(f"It cannot listen on {host}, port {port}: {error.strerror}.") from error
+    # Inherited by what it accepts. An answer in two writes would wait 40 ms for the client's
+    # delayed acknowledgement of the first; asyncio sees no TCP in a socket it has not made.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,65 @@
+"""What every door of a process shares: the store, the clock, and a bell that says `look again`."""
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from qmtl.app.ports import Clock, Store
+from qmtl.app.step import By
+from qmtl.core.names import ActorId, Role
+
+ADMIN = ActorId("admin")  # Of the token that a first start makes, and of what it sets up.
+
+
+class MovableClock(Clock, Protocol):
+    """A clock that stands until it is moved."""
+
+    def set(self, now: datetime) -> None:
+        """Forward.  Raises Conflict backwards."""
+        ...
+
+
+class Bell:
+    """Wakes whoever follows a journal, from any thread.  What was rung before is not heard."""
+
+    def __init__(self) -> None:
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._lock = threading.Lock()
+        self.closing = False
+
+    def ring(self) -> None:
+        with self._lock:
+            for loop, event in self._waiting:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(event.set)
+
+    def close(self) -> None:
+        """Streams end: the server stops."""
+        self.closing = True
+        self.ring()
+
+    def listen(self) -> asyncio.Event:
+        """An event that is set at every ring; give it back with `leave`."""
+        event = asyncio.Event()
+        with self._lock:
+            self._waiting.add((asyncio.get_running_loop(), event))
+        return event
+
+    def leave(self, event: asyncio.Event) -> None:
+        with self._lock:
+            self._waiting = {pair for pair in self._waiting if pair[1] is not event}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    store: Store
+    clock: Clock
+    dual_control: bool = False
+    replay: MovableClock | None = None  # `clock` itself, when it is one.
+    bell: Bell = field(default_factory=Bell)
+
+    def as_admin(self) -> By:
+        """Who sets up an empty store, before there is any credential."""
+        return By(actor=ADMIN, roles=frozenset(Role), now=self.clock.now())

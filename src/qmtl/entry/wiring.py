@@ -1,0 +1,180 @@
+"""The composition root, which alone knows every adapter: settings in, an application out."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+
+from qmtl.adapters import policies
+from qmtl.adapters.clock import ReplayClock, SystemClock
+from qmtl.adapters.memory import MemoryStore
+from qmtl.adapters.sql.store import SqlStore
+from qmtl.app import tokens, worlds
+from qmtl.core.errors import Invalid, Refusal
+from qmtl.core.names import SYSTEM, Role, WorldId
+
+from . import auth
+from .http import create_app as app_over
+from .proxy import Gateway
+from .proxy import create_app as app_before
+from .services import ADMIN, Services
+from .spool import Spool
+
+PORT_DEFAULT: Final = 8321
+ADMIN_TOKEN: Final = "admin.token"  # The file's name in the data folder.
+SANDBOX: Final = WorldId("sandbox")
+FOLDER_MODE: Final = 0o700
+SECRET_MODE: Final = 0o600
+
+
+class Part(StrEnum):
+    """What of qmtl a process is."""
+
+    ALL = "all"
+    WORLD = "world"
+    GATEWAY = "gateway"
+
+
+class Exposed(Refusal):
+    """Anyone could reach this server, and nobody would need a credential."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How `qmtl serve` was started.
+
+    `at`: under a replay clock, no earlier than this.  `dual_control` None: on, except on loopback.
+    `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
+    """
+
+    part: Part = Part.ALL
+    data: Path = Path("qmtl-data")
+    host: str = "127.0.0.1"
+    port: int = PORT_DEFAULT  # 0: any that is free.
+    replay: bool = False
+    at: datetime | None = None
+    dual_control: bool | None = None
+    world_url: str | None = None
+    memory: bool = False
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An application, what to say about it, and how it ends: `ending` first, `close` last."""
+
+    app: Starlette
+    says: tuple[str, ...]
+    ending: Callable[[], None]
+    close: Callable[[], None]
+
+
+def opened(settings: Settings) -> Opened:
+    """Everything that a process of these settings needs.
+
+    Raises FolderInUse, UnknownSchema, Exposed, Invalid.
+    """
+    if settings.part is Part.GATEWAY:
+        return _gateway(settings)
+    store = MemoryStore() if settings.memory else SqlStore(_folder(settings.data))
+    with ExitStack() as failed:  # Whatever it is, the folder is given back.
+        failed.callback(store.close)
+        services = services_over(store, settings)
+        says = first_start(services, settings)
+        failed.pop_all()
+    return Opened(app_over(services), says, services.bell.close, store.close)
+
+
+def services_over(store: MemoryStore | SqlStore, settings: Settings) -> Services:
+    """What the doors share, over a store that is open."""
+    dual = not settings.loopback if settings.dual_control is None else settings.dual_control
+    if not settings.replay:
+        return Services(store=store, clock=SystemClock(), dual_control=dual)
+    at = settings.at or store.last_instant() or SystemClock().now()
+    clock = ReplayClock(store, at)
+    return Services(store=store, clock=clock, dual_control=dual, replay=clock)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application alone, for who runs it in another way than `server.run`."""
+    return opened(settings).app
+
+
+def _folder(data: Path) -> Path:
+    data.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    data.chmod(FOLDER_MODE)
+    return data
+
+
+def _gateway(settings: Settings) -> Opened:
+    if settings.world_url is None:
+        raise Invalid("A gateway needs the URL of its world service.")
+    spool = Spool(_folder(settings.data) / "spool")
+    gateway = Gateway(settings.world_url, spool, SystemClock())
+    return Opened(app_before(gateway), (), gateway.close, lambda: None)
+
+
+def first_start(services: Services, settings: Settings) -> tuple[str, ...]:
+    """On an empty store: a credential, and a world to try things out in.  What to say about it.
+
+    Raises Exposed where others could listen in before there is any credential.
+    """
+    store, by = services.store, services.as_admin()
+    if store.load(SYSTEM).tokens:
+        return ()
+    if not settings.loopback:
+        raise Exposed(
+            f"It does not listen on {settings.host} before there is a credential: start it once "
+            "on 127.0.0.1, and make tokens."
+        )
+    token = auth.new_token()
+    where = "" if settings.memory else str(_keep(settings.data / ADMIN_TOKEN, token))
+
+    def job() -> None:
+        tokens.create(store, by, auth.digest(token), ADMIN, list(Role), None, None)
+        if not store.load(SYSTEM).worlds:
+            _sandbox(services)
+
+    store.write(job)
+    return (f"admin token in {where}",) if where else ()
+
+
+def _sandbox(services: Services) -> None:
+    by, store = services.as_admin(), services.store
+    new = worlds.NewWorld(
+        world_id=SANDBOX,
+        name="Sandbox",
+        description="For trying things out, under the packaged sandbox policy.",
+        labels={},
+        allow_live=False,
+    )
+    policy = policies.parse(policies.shipped("sandbox"))
+    worlds.create(store, by, new, dual_control=False)
+    checksum = policies.checksum(policy)
+    worlds.add_policy(store, SANDBOX, by, policy, checksum, dual_control=False)
+
+
+def _keep(path: Path, token: str) -> Path:
+    """INVARIANT: the file is there before the store knows the token, so that none is lost."""
+    path.unlink(missing_ok=True)  # Of a first start that did not come to its end.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(descriptor)
+    return path

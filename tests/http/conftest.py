@@ -1,0 +1,20 @@
+"""Over the memory store, which is fast; what is about storing, over both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.http.harness import Harness, harness_over
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with harness_over("memory", tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "sql"])
+def each_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+    with harness_over(request.param, tmp_path) as made:
+        yield made
