@@ -1,0 +1,234 @@
+"""`make bench`: what we cost, beside what the same work costs bare, in the same minute.
+
+A floor is the least that does the durable part of the work: the body parsed and written with one
+commit by bare sqlite3, or the same reduction in bare numpy. Ours is the whole path in process: the
+door's parsing and validation, the decision, journal, tables and a commit with a full flush.
+"""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import orjson
+
+from bench.floors import BareStore, Figure, paired, reduction
+from qmtl.adapters import policies
+from qmtl.adapters.bodies_hub import Snapshot
+from qmtl.adapters.sql.store import SqlStore
+from qmtl.app import campaigns, evaluations, hub, strategies, worlds
+from qmtl.app.step import By
+from qmtl.core.names import ActorId, Role, Stage, StrategyId, WorldId
+
+WORLD = WorldId("bench")
+BEGAN = datetime(2025, 1, 1, 21, tzinfo=UTC)
+READY = "listening on "
+
+
+def by(now: datetime) -> By:
+    return By(ActorId("bench"), frozenset(Role), now)
+
+
+def world(folder: Path, count: int) -> SqlStore:
+    """A world under the sandbox policy with `count` strategies."""
+    store = SqlStore(folder)
+    new = worlds.NewWorld(world_id=WORLD, name="", description="", labels={}, allow_live=True)
+    worlds.create(store, by(BEGAN), new, dual_control=False)
+    policy = policies.parse(policies.shipped("sandbox"))
+    checksum = policies.checksum(policy)
+    worlds.add_policy(store, WORLD, by(BEGAN), policy, checksum, dual_control=False)
+
+    def bind() -> None:
+        for number in range(count):
+            binding = strategies.Binding(
+                strategy_id=StrategyId(f"s{number}"), name="", fingerprint=None, variants_tried=None
+            )
+            strategies.bind(store, WORLD, by(BEGAN), binding)
+
+    store.write(bind)
+    return store
+
+
+def body(names: Sequence[str], first: datetime, bars: int, seed: int) -> bytes:
+    """A snapshot of `bars` daily returns of each strategy, as a producer posts it."""
+    chance = np.random.default_rng(seed)
+    times = [(first + timedelta(days=bar)).isoformat() for bar in range(bars)]
+    series = {
+        name: {"t": times, "r": chance.normal(0.001, 0.01, bars).round(6).tolist()}
+        for name in names
+    }
+    return orjson.dumps(
+        {
+            "version": f"v{first.isoformat()}-{seed}-{len(names)}",
+            "as_of": times[-1],
+            "weights": {name: 1 / len(names) for name in names},
+            "realized_returns": series,
+        }
+    )
+
+
+def post(store: SqlStore, posted: bytes, stage: Stage) -> None:
+    snapshot = Snapshot.of(orjson.loads(posted)).meaning(stage)
+    hub.post(store, WORLD, by(snapshot.as_of), snapshot)
+
+
+def evaluate(store: SqlStore, sid: str, now: datetime) -> None:
+    request = evaluations.Request(strategy_id=StrategyId(sid), stage=Stage.SHADOW)
+    evaluations.evaluate(store, WORLD, by(now), request)
+
+
+def snapshots(folder: Path) -> Figure:
+    store, bare = world(folder / "ours", 400), BareStore(folder / "bare.db")
+    bodies = [
+        body([f"s{20 * n + i}" for i in range(20)], BEGAN - timedelta(days=300), 252, n)
+        for n in range(20)
+    ]
+    figure = paired(
+        "snapshot, 20 series x 252, durable",
+        lambda n: bare.write(bodies[n]),
+        lambda n: post(store, bodies[n], Stage.PAPER),
+        "<= 4",
+    )
+    store.close()
+    bare.close()
+    return figure
+
+
+def evaluates(folder: Path) -> Figure:
+    """New evidence each time, so that each writes a run. The floor writes as many bytes."""
+    store, bare = world(folder / "ours", 30), BareStore(folder / "bare.db")
+    names = [f"s{i}" for i in range(30)]
+    post(store, body(names, BEGAN - timedelta(days=300), 252, 0), Stage.SHADOW)
+    chance = np.random.default_rng(1)
+    returns = chance.normal(0.001, 0.01, 252)
+    written = orjson.dumps({"metrics": dict.fromkeys(map(str, range(200)), 0.123456)})
+
+    def floor(_: int) -> None:
+        reduction(returns)
+        bare.write(written)
+
+    figure = paired(
+        "evaluate from the hub, 252 observations",
+        floor,
+        lambda n: evaluate(store, names[n], BEGAN),
+        "<= 6",
+    )
+    store.close()
+    bare.close()
+    return figure
+
+
+def evaluates_late(folder: Path, runs: int = 10_000) -> Figure:
+    """Evaluations of a world with 10 runs, beside those of one with 10,000."""
+    few, many = world(folder / "few", 30), world(folder / "many", 30)
+    names = [f"s{i}" for i in range(30)]
+    for store in (few, many):
+        post(store, body(names, BEGAN - timedelta(days=300), 252, 0), Stage.SHADOW)
+    run_ids = [evaluations.RunId(f"r{n}") for n in range(runs)]
+
+    def fill(store: SqlStore, count: int) -> None:
+        for start in range(0, count, 500):
+            chosen = run_ids[start : start + 500]
+
+            def job(chosen: Sequence[evaluations.RunId] = chosen) -> None:
+                for number, run_id in enumerate(chosen):
+                    request = evaluations.Request(
+                        strategy_id=StrategyId(names[number % 30]),
+                        stage=Stage.SHADOW,
+                        run_id=run_id,
+                    )
+                    evaluations.evaluate(store, WORLD, by(BEGAN), request)
+
+            store.write(job)
+
+    fill(few, 10)
+    fill(many, runs)
+    figure = paired(
+        f"evaluate after {runs:,} runs, to after 10",
+        lambda n: evaluate(few, names[n], BEGAN),
+        lambda n: evaluate(many, names[n], BEGAN),
+        "about 1",
+    )
+    few.close()
+    many.close()
+    return figure
+
+
+def ticks(folder: Path) -> Figure:
+    """10,000 strategies beside 1,000: ten times the strategies, at most ten times the time."""
+    stores = []
+    for count in (1_000, 10_000):
+        store = world(folder / str(count), count)
+        for start in range(0, count, 1_000):
+            names = [f"s{start + i}" for i in range(1_000)]
+            post(store, body(names, BEGAN - timedelta(days=3), 2, start), Stage.BACKTEST)
+        stores.append(store)
+    small, large = stores
+    figure = paired(
+        "tick, 10,000 strategies due, to 1,000 due",
+        lambda n: campaigns.tick(small, WORLD, BEGAN),
+        lambda n: campaigns.tick(large, WORLD, BEGAN),
+        "<= 10; floor column < 25 ms",
+    )
+    for store in stores:
+        store.close()
+    return figure
+
+
+def started(folder: Path) -> Figure:
+    """A server from exec to listening, beside an interpreter that does nothing."""
+
+    def serve(number: int) -> None:
+        command = [sys.executable, "-m", "qmtl", "serve", "--port", "0"]
+        command += ["--data", str(folder / f"data{number}")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        ready = any(READY in line for line in process.stdout)
+        assert ready, "the server did not start"
+        process.kill()
+        process.wait()
+
+    def nothing(_: int) -> None:
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+    return paired("server, exec to listening", nothing, serve, "ours < 1500 ms", rounds=5)
+
+
+def memory(folder: Path) -> str:
+    """Peak resident memory of a process that holds 1,000 strategies of 252 observations."""
+    code = (
+        "import resource, sys; from pathlib import Path; import bench.__main__ as b;"
+        "import qmtl.entry.http;"
+        "s = b.world(Path(sys.argv[1]), 1000);"
+        "[b.post(s, b.body([f's{k + i}' for i in range(100)], b.BEGAN - b.timedelta(days=300),"
+        " 252, k), b.Stage.PAPER) for k in range(0, 1000, 100)];"
+        "s.close(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "data")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return (
+        f"{'peak RSS, 1,000 strategies x 252, server code':<44}{int(done.stdout) / 1024:>20.0f} MB"
+        "          aim < 150 MB"
+    )
+
+
+def main() -> None:
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}\n")
+    print(f"{'':<44}{'floor ms':>10}{'ours ms':>10}{'ratio':>9}  (range)")
+    for bench in (snapshots, evaluates, evaluates_late, ticks, started):
+        with TemporaryDirectory() as folder:
+            print(bench(Path(folder)).row(), flush=True)
+    with TemporaryDirectory() as folder:
+        print(memory(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

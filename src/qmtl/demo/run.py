@@ -1,0 +1,203 @@
+"""`qmtl demo`: strategies on real prices go from backtest to paper to live, and some do not.
+
+A server of its own, on a clock that replays, and everyone's credentials; backtests to the end of
+2002, then five years day by day. What happened is told from the server's own answers and journal.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qmtl.adapters.client import Client
+from qmtl.demo import us_large_caps
+from qmtl.demo.replay import AFTER_THE_CLOSE, WORLD, Desk, govern, moment, replay
+from qmtl.demo.report import Story, told, write
+from qmtl.demo.strategies import VARIANTS, strategies
+from qmtl.sdk.engine import Backtest, Engine
+from qmtl.sdk.prices import Prices
+from qmtl.sdk.runner import Runner, StrategyRejected
+from qmtl.sdk.strategy import HasWeights, name_of, weights_of
+
+FITTED_UNTIL = date(1997, 12, 31)
+BACKTEST_UNTIL = date(2002, 12, 31)
+REPLAY_UNTIL = date(2007, 12, 31)
+READY = "listening on "
+MARK = ".qmtl-demo"  # In a folder that the demo made, and so may empty.
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    admin_token: str
+    process: subprocess.Popen[str]
+
+
+def main(out: Path, *, serve: bool = False, port: int = 0) -> int:
+    """Play the demo; results in `out`. With `serve` the server stays up until interrupted."""
+    console = Console()
+    data = _fresh(out / "data")
+    prices = us_large_caps().between(date(1990, 1, 1), REPLAY_UNTIL)
+    known = prices.between(date(1990, 1, 1), BACKTEST_UNTIL)
+    began = moment(known.times[-1])
+    with _server(data, began, port) as server:
+        desk = _desk(server)
+        console.print(
+            f"A world of its own at {server.url}: backtests on {len(known.times):,} days to "
+            f"{BACKTEST_UNTIL}, then every day to {REPLAY_UNTIL}.\n"
+        )
+        story = _play(desk, server, prices, known, began, console)
+        told(story, console)
+        write(story, out)
+        console.print(f"\nsummary.json, timeline.txt and the server's data are in {out}.")
+        if serve:
+            console.print(f"The server stays up at {server.url}; its token is {data}/admin.token.")
+            console.print("Ctrl-C ends it.")
+            _until_interrupted(server.process)
+    return 0
+
+
+def _play(
+    desk: Desk, server: Server, prices: Prices, known: Prices, began: datetime, console: Console
+) -> Story:
+    backtests: dict[str, Backtest] = {}
+    stopped: dict[str, str] = {}
+    candidates = strategies(prices.between(date(1990, 1, 1), FITTED_UNTIL))
+    days = sum(began < moment(t) for t in prices.times)
+    with _progress(console) as progress:
+        task = progress.add_task("backtest and submit", total=len(candidates))
+        author = _client(server, "ana", ["author"])
+        for strategy in candidates:
+            name = name_of(strategy)
+            try:
+                Runner.submit(
+                    strategy,
+                    world=WORLD,
+                    prices=known,
+                    strategy_id=name,
+                    variants_tried=VARIANTS if name == f"best-of-{VARIANTS}" else 1,
+                    client=author,
+                )
+                backtests[name] = _whole(strategy, prices)
+            except StrategyRejected as leak:
+                stopped[name] = str(leak)
+            progress.advance(task)
+        govern(desk)
+        task = progress.add_task("replay, day by day", total=days)
+        traded = replay(
+            desk,
+            backtests,
+            began,
+            moment(prices.times[-1]) + AFTER_THE_CLOSE,
+            _told_by_year(console, lambda: progress.advance(task)),
+        )
+    return Story(
+        names=tuple(name_of(strategy) for strategy in candidates),
+        stopped=stopped,
+        traded=traded,
+        statuses={s["strategy_id"]: s for s in desk.admin.status(WORLD)["strategies"]},
+        envelopes={e["strategy_id"]: e for e in desk.admin.decide(WORLD)},
+        backtests={
+            sid: [(moment(t), float(r)) for t, r in zip(b.times, b.returns, strict=True)]
+            for sid, b in backtests.items()
+        },
+        began=began,
+        journal=tuple(desk.admin.journal(WORLD)),
+    )
+
+
+def _told_by_year(console: Console, advance: Callable[[], None]) -> Callable[[datetime], None]:
+    """Advances the bar; where there is no terminal to draw one on, a line a year."""
+    told: set[int] = set()
+
+    def day(at: datetime) -> None:
+        advance()
+        if not console.is_terminal and at.year not in told:
+            told.add(at.year)
+            console.print(f"replaying {at.year} ...")
+
+    return day
+
+
+def _whole(strategy: HasWeights, prices: Prices) -> Backtest:
+    return Engine().backtest(weights_of(strategy, prices.values), prices)
+
+
+def _desk(server: Server) -> Desk:
+    """Makes the world, its policy, and a credential for everyone."""
+    admin = Client(server.url, server.admin_token)
+    admin.create_world(WORLD, name="US large caps", allow_live=True)
+    policy = files("qmtl.demo").joinpath("policy.yaml").read_text()
+    admin.add_policy(WORLD, policy)
+    return Desk(
+        admin=admin,
+        producer=_client(server, "desk", ["producer"]),
+        loop=_client(server, "loop", ["operator"]),
+        approvers=(_client(server, "rita", ["approver"]), _client(server, "omar", ["approver"])),
+    )
+
+
+def _client(server: Server, actor: str, roles: Sequence[str]) -> Client:
+    made: dict[str, Any] = Client(server.url, server.admin_token).create_token(
+        actor=actor, roles=list(roles), world=WORLD
+    )
+    return Client(server.url, made["token"])
+
+
+@contextmanager
+def _server(data: Path, at: datetime, port: int) -> Iterator[Server]:
+    """A real `qmtl serve` on loopback and a replay clock; stopped on the way out."""
+    command = [sys.executable, "-m", "qmtl", "serve", "--data", str(data), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--clock", "replay"]
+    command += ["--at", at.astimezone(UTC).isoformat()]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None, "asked for a pipe"
+        for line in process.stdout:
+            if READY in line:
+                url = line.split(READY, 1)[1].split()[0]
+                token = (data / "admin.token").read_text().strip()
+                yield Server(url, token, process)
+                return
+        raise SystemExit(f"the demo's server did not start (exit code {process.wait()})")
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _until_interrupted(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        return
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder; one that an earlier demo made is emptied, any other is left alone."""
+    if folder.exists() and not (folder / MARK).exists():
+        raise SystemExit(f"{folder} exists and no demo made it; name another --out.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / MARK).touch()
+    return folder
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

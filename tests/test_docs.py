@@ -1,0 +1,119 @@
+"""What the documents say is so: the quickstart runs, and every public thing has its page."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qmtl
+from qmtl.core.names import Mode, Phase, Reason, Stage, Verdict
+from qmtl.entry import reference
+from tests.servers import served
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = reference.pages()
+
+
+def block(language: str, holding: str) -> str:
+    """The one code block of the README in a language that holds a string."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    found = [text for text in blocks if holding in text]
+    assert len(found) == 1, f"{len(found)} {language} blocks hold {holding!r}"
+    return str(found[0])
+
+
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
+    script = block("sh", "qmtl serve").replace("build/quickstart", str(tmp_path / "data"))
+    script = script.replace("8321", str(free_port()))
+    # `set -m`: jobs as in a person's shell, so that `kill %1` means the server.
+    done = subprocess.run(
+        ["bash", "-m", "-e", "-c", script],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sandbox" in done.stdout
+    assert "paper_campaign" in done.stdout
+    assert "phase_entered" in done.stdout
+
+
+def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(block("python", "class Trend"))
+    with served(tmp_path / "data") as server:
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env={**environment(), "QMTL_URL": server.url, "QMTL_TOKEN": server.token},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] in set(Mode)
+
+
+def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    assert [text.strip() for text in blocks[:2]] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    page = ROOT / "docs" / "reference" / name
+    assert page.read_text() == PAGES[name], "run `make docs`"
+
+
+def test_there_is_no_page_that_nothing_makes() -> None:
+    assert {page.name for page in (ROOT / "docs" / "reference").iterdir()} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", qmtl.__all__)
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    assert f"## `qmtl.{name}`" in PAGES["python.md"]
+    after = PAGES["python.md"].split(f"## `qmtl.{name}`\n", 1)[1].split("\n#", 1)[0]
+    assert after.strip(), f"qmtl.{name} has no docstring"
+
+
+def test_every_command_says_what_it_does() -> None:
+    commands = re.split(r"\n## `", PAGES["cli.md"])[1:]
+    assert len(commands) > 20
+    silent = [text.split("`")[0] for text in commands if not text.split("`\n", 1)[1].strip()]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kind", [Stage, Phase, Mode, Verdict, Reason])
+def test_every_value_an_answer_carries_has_its_page(kind: type[Stage]) -> None:
+    assert all(f"`{member.value}`" in PAGES["words.md"] for member in kind)
+
+
+def test_the_glossary_has_the_words() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    for kind in (Stage, Phase, Mode, Verdict):
+        assert all(f"`{member.value}`" in glossary for member in kind), kind
+
+
+def test_every_decision_is_on_the_list() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text())
+    assert sorted(listed) == sorted(p.name for p in folder.iterdir() if p.name != "README.md")
+    for name in listed:
+        text = (folder / name).read_text()
+        assert all(f"## {part}" in text for part in ("Context", "Decision", "Consequences")), name
