@@ -15,10 +15,11 @@ from threading import Event, Thread
 import pytest
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from qmtl.adapters.sql import checkpoint, folder
+from qmtl.adapters.sql import checkpoint, folder, writer
 from qmtl.adapters.sql.errors import BodyDropped, FolderInUse, StoreAway, UnknownSchema
 from qmtl.adapters.sql.schema import HEAD
 from qmtl.adapters.sql.store import SqlStore
+from qmtl.adapters.sql.transaction import TransactionLost
 from qmtl.app.ports import Commit
 from qmtl.core import facts as f
 from qmtl.core.fold import fold
@@ -29,6 +30,7 @@ from .conftest import Reopened
 from .histories import WORLD, History
 from .test_store import begin, commit, together, write
 
+Monkey = pytest.MonkeyPatch
 SEEDS_MAX = 200
 COMMITS = 60
 WRITERS = 64
@@ -204,7 +206,7 @@ def test_a_restart_gives_the_same_view_from_its_checkpoint(
 
 
 def test_a_checkpoint_is_written_every_so_many_entries(
-    sql: SqlStore, data: Path, monkeypatch: pytest.MonkeyPatch
+    sql: SqlStore, data: Path, monkeypatch: Monkey
 ) -> None:
     monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY", 10)
     begin(sql)
@@ -528,3 +530,43 @@ def test_series_are_read_by_the_stage(busy: SqlStore) -> None:
             held = busy.series(WORLD, strategy.strategy_id, stage)
             assert len(held.t) == view.tracks[stage].points[strategy.row]
             assert (held.t[1:] > held.t[:-1]).all()
+
+
+def test_a_job_cannot_go_on_after_its_transaction_is_lost(busy: SqlStore) -> None:
+    before = busy.load(WORLD)
+
+    def stubborn() -> None:
+        commit(busy, f.Killed(reason="x"))
+        busy._transaction.connection.exec_driver_sql("ROLLBACK")  # As SQLite does by itself.
+        with pytest.raises(TransactionLost):
+            commit(busy, f.Killed(reason="y"))
+
+    with pytest.raises(StoreAway):
+        busy.write(stubborn)
+    assert busy.load(WORLD) is before
+    assert busy.audit(WORLD) == []
+    write(busy, f.Killed(reason="z"))
+    assert busy.audit(WORLD) == []
+
+
+def test_a_writer_that_breaks_answers_everybody(sql: SqlStore, monkeypatch: Monkey) -> None:
+    begin(sql)
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(sql._transaction, "abandon", broken)
+    with pytest.warns(pytest.PytestUnhandledThreadExceptionWarning, match="broken"):
+        told = held_up(sql, lambda: unkept(sql), lambda: None)
+        sql._writer._thread.join()
+    assert [type(error) for error in told] == [StoreAway] * 2
+    with pytest.raises(StoreAway, match="closed"):
+        write(sql, f.Killed(reason="x"))
+
+
+def test_a_batch_ends_when_it_is_old(sql: SqlStore, monkeypatch: Monkey) -> None:
+    begin(sql)
+    monkeypatch.setattr(writer, "BATCH_SEC", -1.0)
+    statements = traced(sql)
+    held_up(sql, *[lambda: write(sql, f.Killed(reason="x"))] * 5)
+    assert statements.count("COMMIT") == 5

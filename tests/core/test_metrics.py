@@ -198,7 +198,8 @@ BROKEN: list[tuple[str, Series, dict[str, Measure]]] = [
     (
         "constant but for rounding",
         np.tile(series(0.1 + 0.2, 0.3), 126),
-        {"sharpe_annual": U.CONSTANT, "volatility": U.CONSTANT, "skew": U.CONSTANT, "kurtosis": U.CONSTANT,
+        {"sharpe_annual": U.CONSTANT, "volatility": U.CONSTANT, "skew": U.CONSTANT,
+         "kurtosis": U.CONSTANT,
          "sortino": U.NO_LOSS, "gain_to_pain": U.NO_LOSS, "calmar": U.NO_DRAWDOWN},
     ),
     # Powers of two: 1 +- 2^-30 is exact, and so is all that follows from it.

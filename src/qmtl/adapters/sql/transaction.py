@@ -70,6 +70,9 @@ class Transaction:
         if not self._begun:
             self._run("BEGIN IMMEDIATE")
             self._begun = True
+        elif not self._in_transaction():
+            # INVARIANT: a job that goes on after an error never writes outside the transaction.
+            raise TransactionLost
         for depth, mark in enumerate(self._marks):
             if not mark.saved:
                 self._run(f"SAVEPOINT job_{depth}")

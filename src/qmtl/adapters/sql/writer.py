@@ -4,7 +4,8 @@ SQLite has one writer at a time whatever we do; owning it makes waiting fair, an
 queued during one disk write share the next: a batch is one transaction, hence one fsync.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -15,7 +16,8 @@ from qmtl.core.errors import WorldBusy
 
 from .errors import StoreAway
 
-BATCH_MAX = 256  # Jobs a disk write: bounds how long the first of them waits for the last.
+BATCH_MAX = 256  # Jobs a disk write,
+BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
 QUEUE_MAX = 10_000  # Far more waiters than threads: something is wrong, and piling up helps nobody.
 
 T = TypeVar("T")
@@ -83,34 +85,38 @@ class Writer:
 
     def _serve(self) -> None:
         try:
-            more = True
-            while more:
-                batch, more = self._take()
-                self._settle(batch)
+            while (first := self._queue.get()) is not None:
+                self._settle(first)
         finally:
             self._turn_away()
 
-    def _take(self) -> tuple[list[Waiter], bool]:
-        """At least one job with those queued behind it, and whether there may be more."""
-        batch: list[Waiter] = []
-        try:
-            while len(batch) < BATCH_MAX:
-                waiter = self._queue.get(block=not batch)
-                if waiter is None:
-                    return batch, False
-                batch.append(waiter)
-        except Empty:
-            pass
-        return batch, True
+    def _waiting(self, first: Waiter) -> Iterator[Waiter]:
+        """The first job of a batch and those queued behind it, until the batch is full or old."""
+        full = time.monotonic() + BATCH_SEC
+        yield first
+        for _ in range(BATCH_MAX - 1):
+            if time.monotonic() > full:
+                return
+            try:
+                waiter = self._queue.get_nowait()
+            except Empty:
+                return
+            if waiter is None:
+                self._queue.put(None)  # For `_serve`; nothing is queued behind it.
+                return
+            yield waiter
 
-    def _settle(self, batch: list[Waiter]) -> None:
-        """Run the jobs, write the disk once, and answer.
+    def _settle(self, first: Waiter) -> None:
+        """Run a batch of jobs, write the disk once, and answer.
 
         INVARIANT: nobody is answered before the batch is durable, and everybody is answered.
         """
+        batch: list[Waiter] = []
         answers: list[Callable[[], None]] = []
         try:
-            answers = [self._attempt(waiter) for waiter in batch]
+            for waiter in self._waiting(first):
+                batch.append(waiter)
+                answers.append(self._attempt(waiter))
             self._commit()
         except BaseException as cause:
             answers = [partial(_fail, waiter, cause) for waiter in batch]
