@@ -8,7 +8,8 @@ door's parsing and validation, the decision, journal, tables and a commit with a
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ import orjson
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.bodies_hub import Snapshot
+from qmtl.adapters.client import Client
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.app import campaigns, evaluations, hub, strategies, worlds
 from qmtl.app.step import By
@@ -183,14 +185,8 @@ def started(folder: Path) -> Figure:
     """A server from exec to listening, beside an interpreter that does nothing."""
 
     def serve(number: int) -> None:
-        command = [sys.executable, "-m", "qmtl", "serve", "--port", "0"]
-        command += ["--data", str(folder / f"data{number}")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        ready = any(READY in line for line in process.stdout)
-        assert ready, "the server did not start"
-        process.kill()
-        process.wait()
+        with serving(folder / f"data{number}"):
+            pass
 
     def nothing(_: int) -> None:
         subprocess.run([sys.executable, "-c", "pass"], check=True)
@@ -198,26 +194,37 @@ def started(folder: Path) -> Figure:
     return paired("server, exec to listening", nothing, serve, "ours < 1500 ms", rounds=5)
 
 
+@contextmanager
+def serving(data: Path) -> Iterator[tuple[str, int]]:
+    """A real server on a data folder: its address and process id, once it listens."""
+    command = [sys.executable, "-m", "qmtl", "serve", "--port", "0", "--data", str(data)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        url = next(line.split()[-1] for line in process.stdout if READY in line)
+        yield url, process.pid
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def memory(folder: Path) -> str:
-    """Peak resident memory of a process that holds 1,000 strategies of 252 observations."""
-    code = (
-        "import resource, sys; from pathlib import Path; import bench.__main__ as b;"
-        "import qmtl.entry.http;"
-        "s = b.world(Path(sys.argv[1]), 1000);"
-        "[b.post(s, b.body([f's{k + i}' for i in range(100)], b.BEGAN - b.timedelta(days=300),"
-        " 252, k), b.Stage.PAPER) for k in range(0, 1000, 100)];"
-        "s.close(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder / "data")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return (
-        f"{'peak RSS, 1,000 strategies x 252, server code':<44}{int(done.stdout) / 1024:>20.0f} MB"
-        "          aim < 150 MB"
-    )
+    """Resident memory of a server whose world has 1,000 strategies of 252 observations, read in."""
+    store = world(folder / "data", 1_000)
+    for start in range(0, 1_000, 100):
+        names = [f"s{start + i}" for i in range(100)]
+        post(store, body(names, BEGAN - timedelta(days=300), 252, start), Stage.PAPER)
+    store.close()
+    with serving(folder / "data") as (url, pid):
+        token = (folder / "data" / "admin.token").read_text().strip()
+        with Client(url, token) as client:
+            client.decide(WORLD)
+            client.status(WORLD)
+        status = Path(f"/proc/{pid}/status").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    name = "resident, 1,000 strategies x 252"
+    return f"{name:<44}{resident:>17.0f} MB          aim < 150 MB"
 
 
 def main() -> None:
