@@ -385,7 +385,9 @@ def test_an_older_snapshot_never_becomes_the_latest(store: Store) -> None:
     assert latest(stage=Stage.SHADOW) is None
     assert latest(actor=BOB, stage=Stage.PAPER) == "old"
     assert latest(as_of=START + 15 * MINUTE) == "new"
+    assert latest(as_of=START + 10 * MINUTE) == "new"
     assert latest(as_of=START + 9 * MINUTE) == "old"
+    assert latest(as_of=START + 5 * MINUTE) == "old"
     assert latest(as_of=START) is None
     write(store, bar("same", 10, a=0.1), minute=30)  # As new as the newest, and stored later.
     assert latest(stage=Stage.PAPER) == "same"

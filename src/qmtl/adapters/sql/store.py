@@ -7,7 +7,7 @@ it in its batch have written.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -28,6 +28,7 @@ from qmtl.core.view import WorldView
 
 from . import audit, checkpoint, folder, journal, project, reads
 from .chain import GENESIS
+from .errors import StoreAway
 from .transaction import Hot, Transaction
 from .writer import Writer
 
@@ -61,7 +62,7 @@ class SqlStore:
             self._transaction = Transaction(connection)
             self._writer = Writer(self._transaction, self._commit_batch)
             opened.callback(self._writer.close)
-            opened.callback(self._writer.write, self._checkpoint_all)
+            opened.callback(self._checkpoint_last)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -136,6 +137,10 @@ class SqlStore:
                 checkpoint.write(self._transaction.connection, hot)
                 changed[world_id] = replace(hot, checkpoint_seq=hot.view.seq)
         self._transaction.commit(self._publish)
+
+    def _checkpoint_last(self) -> None:
+        with suppress(StoreAway):  # Nothing is lost: the next start folds a little more.
+            self._writer.write(self._checkpoint_all)
 
     def _checkpoint_all(self) -> None:
         for hot in self._hot.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread, get_ident
+from threading import Lock, Thread, current_thread
 from typing import Any, Protocol, TypeVar
 
 from qmtl.core.errors import WorldBusy
@@ -49,7 +49,7 @@ class Writer:
     @property
     def here(self) -> bool:
         """Whether this is the writer's thread."""
-        return get_ident() == self._thread.ident
+        return current_thread() is self._thread
 
     def write(self, job: Callable[[], T]) -> T:
         """What the job returns, once it is durable.  Raises what it raises, or StoreAway."""
