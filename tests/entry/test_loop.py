@@ -210,6 +210,13 @@ def test_a_world_that_goes_away_ends_the_turn() -> None:
     assert not report.ok
 
 
+def test_a_world_that_answers_every_other_time_is_not_away() -> None:
+    silent = [f"s{number:03}" for number in range(1, 10, 2)]
+    table = Table(many(10), refusing=dict.fromkeys(silent, unanswered))
+    report = run_once(table.client(), WORLD)
+    assert (report.executed, report.failed, report.left, report.away) == (5, 5, 0, False)
+
+
 def test_a_world_that_goes_away_before_the_second_tick_ends_the_turn() -> None:
     table = Table(many(1, "evaluate", "evaluate"))
     ticked = table.handle

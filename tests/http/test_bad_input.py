@@ -512,6 +512,7 @@ BAD_CREDENTIALS = [
     ),
     Case("a reader who kills", "POST", f"/worlds/{W}/kill", 403, "operator", {}, "rea"),
     Case("an author who produces", "POST", HUB, 403, "producer", snapshot(), "ann"),
+    Case("a reader who submits", "POST", "/strategies", 403, "author", {}, "rea"),
     Case("an operator's tokens", "GET", "/tokens", 403, "admin", None, "olga"),
     Case(
         "an admin who would be policy-admin",

@@ -118,6 +118,14 @@ def test_everything_goes_through_as_it_is(pair: Pair) -> None:
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, POST")
 
 
+def test_a_path_goes_through_as_it_was_quoted(pair: Pair) -> None:
+    for path in ("/worlds/a%2Fb", "/worlds/a%20b", "/worlds/%C3%A4", "//worlds", "/worlds/"):
+        direct = pair.harness.call("admin", "GET", path)
+        through = pair.ask("admin", "GET", path)
+        assert through.status_code == direct.status_code
+        assert through.json() == direct.json()
+
+
 def test_events_stream_through(pair: Pair) -> None:
     with_world(pair.harness)
     headers = {**pair.harness.headers("rea"), "Last-Event-ID": "0"}
@@ -266,6 +274,19 @@ def test_one_that_fails_does_not_hold_up_the_others(pair: Pair) -> None:
     until(lambda: not pair.gateway.spool.waiting())
     known = {s["strategy_id"] for s in h.ok("rea", "GET", f"/worlds/{W}/strategies")["strategies"]}
     assert known == {"s1", "b", "c"}
+
+
+def test_a_file_that_is_no_submission_is_set_aside(pair: Pair, tmp_path: Path) -> None:
+    with_world(pair.harness)
+    (tmp_path / "spool" / "00000000000000000000-torn.json").write_text('{"authorization": ')
+    pair.stop_world()
+    assert pair.ask("ann", "POST", "/strategies", json=submission("late")).status_code == 202
+    pair.start_world()
+    until(lambda: not pair.gateway.spool.waiting())
+    assert [path.name for path in (tmp_path / "spool" / "refused").iterdir()] == [
+        "00000000000000000000-torn.json"
+    ]
+    assert "late" in pair.harness.store.load(W).strategies  # type: ignore[arg-type]  # A WorldId.
 
 
 def started(data: Path, world_url: str) -> tuple[subprocess.Popen[str], str]:

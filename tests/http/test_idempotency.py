@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.http.harness import Harness, W, submission, with_candidate, with_world
+from tests.http.harness import DAY, Harness, W, stamp, submission, with_candidate, with_world
 
 KEY = {"Idempotency-Key": "k1"}
 LIVE = f"/worlds/{W}/promotions/live"
@@ -112,3 +112,19 @@ def test_what_failed_halfway_is_undone(each_store: Harness) -> None:
         answer = h.call("ann", "POST", "/strategies", submission("s1"), headers=headers)
         assert answer.status_code == 409
         assert h.state() == before
+
+
+def test_a_clock_that_many_move_stands_nobody_still(each_store: Harness) -> None:
+    """With a key the clock is moved by the writer, without by a thread that waits for it."""
+    h = each_store
+    times = [stamp(h.now + number * DAY) for number in range(1, 25)]
+
+    def move(number: int) -> int:
+        headers = {"Idempotency-Key": f"k{number}"} if number % 2 else None
+        return h.call(
+            "admin", "POST", "/clock", {"now": times[number]}, headers=headers
+        ).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(move, range(24))) <= {200, 409}
+    assert stamp(h.now) == times[-1]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -35,23 +36,30 @@ def parse(text: str) -> datetime:
 
 
 def parse_column(texts: Sequence[str]) -> Int64:
-    """Microseconds since 1970 UTC, shape (n,).  Raises ValueError as `parse` does.
+    """Microseconds since 1970 UTC, shape (n,), not to be written to.
 
-    Times that end in `Z` or `+00:00` take a fast path: a fifth of a microsecond each.
+    Raises ValueError as `parse` does.  Times that end in `Z` take a fast path, a fifth of a
+    microsecond each; a column that came just before is not parsed again, since the series of one
+    snapshot mostly have the same times.
     """
-    joined = "".join([text + "\n" for text in texts])
-    if not _PLAIN_UTC.fullmatch(joined):
-        return np.array([micros(parse(text)) for text in texts], dtype=np.int64)
+    joined = "\n".join(texts) + "\n" if len(texts) else ""
+    # A text with a line break in it would be two times.
+    if joined.count("\n") == len(texts) and _PLAIN_UTC.fullmatch(joined):
+        return _plain_utc(joined)
+    return np.array([micros(parse(text)) for text in texts], dtype=np.int64)
+
+
+@lru_cache(maxsize=2)
+def _plain_utc(joined: str) -> Int64:
     try:
-        plain = np.array(
-            joined.replace("+00:00", "").replace("Z", "").split("\n")[:-1], dtype="datetime64[us]"
-        )
+        plain = np.array(joined.replace("Z", "").split("\n")[:-1], dtype="datetime64[us]")
     except ValueError:
         raise ValueError("one of the times is no time that there is") from None
     column = plain.astype(np.int64)
     # Year 0, which numpy has and a calendar of datetimes has not.
     if len(column) and column.min() < micros(datetime.min.replace(tzinfo=UTC)):
         raise ValueError("one of the times is before the year 1")
+    column.flags.writeable = False
     return column
 
 

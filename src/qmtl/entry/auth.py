@@ -137,13 +137,25 @@ def roles_in(token: Token, world_id: WorldId | None) -> Roles:
 
 def allow(route: str, token: Token, world_id: WorldId | None) -> Roles:
     """The roles with which a token may use a route in a world.  Raises Forbidden."""
-    roles, needed = roles_in(token, world_id), ROLES[route]
-    if world_id is None and needed == ANYONE:
+    roles = roles_in(token, world_id)
+    if world_id is None and ROLES[route] == ANYONE:
         return frozenset(token.roles)  # The list of worlds shows each its own; the time is free.
     if not roles:
         where = "every world" if world_id is None else f"world {world_id}"
         raise Forbidden(f"The credential of {token.actor} is not for {where}.")
-    if not roles & needed:
-        names = ", ".join(sorted(needed))
+    return _enough(route, roles)
+
+
+def allow_somewhere(route: str, token: Token) -> Roles:
+    """The same before the world is known: whether there is one where the token may.
+
+    Raises Forbidden.
+    """
+    return _enough(route, frozenset(token.roles))
+
+
+def _enough(route: str, roles: Roles) -> Roles:
+    if not roles & ROLES[route]:
+        names = ", ".join(sorted(ROLES[route]))
         raise Forbidden(f"{route} takes one of the roles: {names}.")
     return roles

@@ -66,7 +66,7 @@ class Routes(list[Door]):
 
     def reads(self, path: str, answer: Any, *, refuses: Sequence[int] = ()) -> Declare:
         """A GET: it changes nothing, and answers with an ETag."""
-        return self._declared("GET", path, {200: answer}, refuses, {})
+        return self._declared("GET", path, {200: answer}, refuses, {}, keyed=False)
 
     def writes(
         self,
@@ -78,12 +78,14 @@ class Routes(list[Door]):
         refuses: Sequence[int] = (),
         headers: Sequence[Mapping[str, Any]] = (),
         bulk: bool = False,
+        keyed: bool = True,
     ) -> Declare:
-        extra: dict[str, Any] = {"parameters": [KEY_HEADER, *headers]}
+        """What is no GET.  `bulk`: its body may be large.  `keyed`: it takes an Idempotency-Key."""
+        extra: dict[str, Any] = {"parameters": [KEY_HEADER, *headers] if keyed else [*headers]}
         if takes is not None:
             extra |= self._body(takes, bulk)
             refuses = (400, 413, *refuses)
-        return self._declared(method, path, answers, (409, *refuses), extra)
+        return self._declared(method, path, answers, (409, *refuses), extra, keyed=keyed)
 
     def _body(self, takes: type[Body] | str, bulk: bool) -> dict[str, Any]:
         optional = not isinstance(takes, str) and takes.optional
@@ -106,6 +108,8 @@ class Routes(list[Door]):
         answers: Mapping[int, Any],
         refuses: Sequence[int],
         extra: dict[str, Any],
+        *,
+        keyed: bool,
     ) -> Declare:
         named = {404} if "{" in path or f"{method} {path}" in WORLD_ELSEWHERE else set()
         responses: dict[int | str, dict[str, Any]] = {
@@ -121,6 +125,7 @@ class Routes(list[Door]):
                 Door(
                     path,
                     endpoint,
+                    keyed=keyed,
                     methods=[method],
                     status_code=next(iter(answers)),
                     response_model=None,

@@ -17,6 +17,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from qmtl.adapters.fields import ID_PATTERN, Body, sentences
 from qmtl.app.ports import Store
@@ -53,6 +54,12 @@ def dumped(content: object) -> bytes:
 def named(content: object) -> str:
     """Names an answer: equal content, equal name."""
     return sha256(dumped(content)).hexdigest()[:32]
+
+
+def _names(told: str, tag: str) -> bool:
+    """Whether If-None-Match names what there is; weakly, as RFC 9110 compares it."""
+    given = [each.strip().removeprefix("W/") for each in told.split(",")]
+    return "*" in given or tag.removeprefix("W/") in given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +105,7 @@ class Call:
             return Response(body, status, media_type=JSON)
         tag = f'W/"{etag or sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        told = self.headers.get("if-none-match", "")
-        if told.strip() == "*" or tag in [each.strip() for each in told.split(",")]:
+        if _names(self.headers.get("if-none-match", ""), tag):
             return Response(None, 304, headers)
         return Response(body, status, headers, JSON)
 
@@ -177,12 +183,16 @@ Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 class Door(APIRoute):
     """A route that only a credential opens."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], *, keyed: bool, **options: Any
+    ) -> None:
+        """`keyed`: it takes an Idempotency-Key."""
         method = "".join(options.get("methods") or ())
         assert f"{method} {path}" in auth.ROLES, f"{method} {path} is not in the table of roles"
         self.key = f"{method} {path}"
         self.reads = method == "GET"
-        super().__init__(path, endpoint if self.reads else once(endpoint), **options)
+        self.keyed = keyed
+        super().__init__(path, once(endpoint) if keyed else endpoint, **options)
 
     def get_route_handler(self) -> Handle:
         inner = super().get_route_handler()
@@ -194,6 +204,8 @@ class Door(APIRoute):
                 return await inner(request)
             except Refusal as refusal:
                 return problems.of(refusal)
+            except ClientDisconnect:
+                return problems.problem(400, "The body ended before it was whole.")
             except RequestValidationError as error:
                 said = sentences([{**e, "loc": e["loc"][1:]} for e in error.errors()])
                 return problems.of(Invalid(*said))
@@ -208,7 +220,7 @@ class Door(APIRoute):
         self._known_query(request)
         self._required_headers(request)
         raw = b"" if self.reads else await body_of(request, self._bytes_max)
-        key = None if self.reads else request.headers.get("idempotency-key")
+        key = None if not self.keyed else request.headers.get("idempotency-key")
         if key is not None and not _KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: up to 200 printable characters, no spaces.")
         return Call(
@@ -230,8 +242,9 @@ class Door(APIRoute):
         token = auth.identify(services.store, header, now)
         named = request.path_params.get("world_id")
         world_id = None if named is None else WorldId(named)
-        roles = frozenset(token.roles)
-        if self.key not in auth.WORLD_ELSEWHERE:
+        if self.key in auth.WORLD_ELSEWHERE:
+            roles = auth.allow_somewhere(self.key, token)
+        else:
             roles = auth.allow(self.key, token, world_id)
         if world_id is not None and _ID.fullmatch(world_id):
             world(services.store, world_id)

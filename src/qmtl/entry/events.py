@@ -84,11 +84,13 @@ def _start(call: Call, world_id: WorldId, after: int | None) -> int:
     call.by(world_id)
     head = world_of(call.store, world_id).seq
     told = call.headers.get("last-event-id")
-    if told is None:
-        return head if after is None else after
-    if not (told.isascii() and told.isdigit() and len(told) <= 16):
-        raise Invalid("Last-Event-ID: must be the id of an event, a whole number.")
-    return int(told)
+    if told is not None:
+        if not (told.isascii() and told.isdigit() and len(told) <= 16):
+            raise Invalid("Last-Event-ID: must be the id of an event, a whole number.")
+        after = int(told)
+    if after is not None and after > head:
+        raise Invalid(f"Last-Event-ID: {after} is ahead of the journal, which is at {head}.")
+    return head if after is None else after
 
 
 async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qmtl import __version__
 from qmtl.adapters.shapes import HealthJson
+from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM
 
 from . import contract, events, gateway, liveservice, problems, riskhub, worldservice
@@ -62,33 +63,44 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began, status = time.perf_counter(), 0
 
         async def told(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                route = scope.get("route")
-                template = route.path if isinstance(route, APIRoute) else UNMATCHED
-                method = scope["method"] if template != UNMATCHED else "(any)"
-                self.counts.requests.labels(method, template, message["status"]).inc()
-                self.counts.seconds.labels(method, template).observe(time.perf_counter() - began)
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                status = message["status"]
+                self._count(scope, status, time.perf_counter() - began)
+                nosniff = (b"x-content-type-options", b"nosniff")
+                message["headers"] = [*message.get("headers", ()), nosniff]
             await send(message)
 
-        await self.app(scope, receive, told)
+        try:
+            await self.app(scope, receive, told)
+        finally:
+            if not status:  # A bug; who answers it stands outside.
+                status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+                self._count(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get("route")
+        template = route.path if isinstance(route, APIRoute) else UNMATCHED
+        method = scope["method"] if template != UNMATCHED else "(any)"
+        self.counts.requests.labels(method, template, status).inc()
+        self.counts.seconds.labels(method, template).observe(seconds)
 
 
 def create_app(services: Services) -> FastAPI:
     """The whole contract over one store."""
-    app = FastAPI(title="qmtl", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="qmtl", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.services = services
     counts = Counts()
     for router in ROUTERS:
         app.router.routes.extend(router)
     _public(app, services, counts)
     app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(Counted, counts=counts)
     takes = {body for router in ROUTERS for body in router.takes}
@@ -160,6 +172,12 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     elif error.status_code == HTTPStatus.NOT_FOUND:
         detail = "There is no such path."
     return problems.problem(error.status_code, detail, headers=headers)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    """Outside the doors: a store that does not answer."""
+    assert isinstance(error, Refusal)
+    return problems.of(error)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ import httpx
 import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -103,13 +104,11 @@ class Gateway:
         # Of a decision, what is new is its term: it is always asked for whole.
         without = HOPS if sec is None else HOPS | {"if-none-match"}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in without]
-        asked = self.client.build_request(
-            request.method,
-            request.url.path,
-            params=request.url.query.encode(),
-            content=body,
-            headers=headers,
-        )
+        url = httpx.URL(self.world_url)
+        path = url.raw_path.rstrip(b"/") + request.scope["raw_path"]  # As it came, quoting and all.
+        query = request.scope["query_string"]
+        target = url.copy_with(raw_path=path + b"?" + query if query else path)
+        asked = self.client.build_request(request.method, target, content=body, headers=headers)
         if sec is not None:
             asked.extensions["timeout"] = httpx.Timeout(sec, connect=CONNECT_SEC).as_dict()
         try:
@@ -265,12 +264,15 @@ class Gateway:
         if self.closing.is_set():
             return False
         kept = await run_in_threadpool(self.spool.read, path)
+        if kept is None:
+            LOG.error("%s cannot be read; it is set aside", path.name)
+            return True
         headers = {"Authorization": kept.authorization, "Content-Type": JSON}
         if kept.idempotency_key is not None:
             headers["Idempotency-Key"] = kept.idempotency_key
         try:
             answer = await self.client.post("/strategies", content=kept.body, headers=headers)
-        except httpx.TransportError:
+        except httpx.HTTPError:
             return False
         status = answer.status_code
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -307,7 +309,7 @@ def create_app(gateway: Gateway) -> Starlette:
             Route("/strategies", gateway.submit, methods=["POST"]),
             Route("/{path:path}", gateway.forward, methods=METHODS),
         ],
-        exception_handlers={Refusal: _refused},
+        exception_handlers={Refusal: _refused, HTTPException: _http_problem, Exception: _bug},
         lifespan=gateway.running,
     )
 
@@ -315,3 +317,14 @@ def create_app(gateway: Gateway) -> Starlette:
 async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     return problems.of(error)
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}."
+    return problems.problem(error.status_code, detail, headers=error.headers)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problems.problem(500, "This is a bug of the gateway; its log says more.")

@@ -71,9 +71,14 @@ class Spool:
         """What has not been answered yet, oldest first."""
         return sorted(self._folder.glob(f"*{SUFFIX}"))
 
-    def read(self, path: Path) -> Kept:
-        told = orjson.loads(path.read_bytes())
-        return Kept(told["authorization"], told["idempotency_key"], b64decode(told["body"]))
+    def read(self, path: Path) -> Kept | None:
+        """One submission; None, and it is set aside, when the file is not what was written."""
+        try:
+            told = orjson.loads(path.read_bytes())
+            return Kept(told["authorization"], told["idempotency_key"], b64decode(told["body"]))
+        except (ValueError, KeyError, TypeError):
+            path.rename(self._folder / REFUSED / path.name)
+            return None
 
     def done(self, path: Path) -> None:
         """The world has it."""

@@ -117,7 +117,6 @@ def create_app(settings: Settings) -> Starlette:
 
 def _folder(data: Path) -> Path:
     data.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    data.chmod(FOLDER_MODE)
     return data
 
 

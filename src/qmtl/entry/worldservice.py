@@ -325,7 +325,7 @@ def status(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked = None) -
     return call.answer(told, etag=named({**told, "generated_at": None}))
 
 
-@ROUTES.writes("POST", W + "/campaign/tick", {200: jl.TickJson})
+@ROUTES.writes("POST", W + "/campaign/tick", {200: jl.TickJson}, keyed=False)
 def tick(
     call: CallIn,
     world_id: WorldIn,
