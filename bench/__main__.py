@@ -19,9 +19,9 @@ import orjson
 
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
-from qmtl.adapters.bodies_hub import Snapshot
 from qmtl.adapters.client import Client
 from qmtl.adapters.sql.store import SqlStore
+from qmtl.adapters.wire.bodies_hub import Snapshot
 from qmtl.app import campaigns, evaluations, hub, strategies, worlds
 from qmtl.app.step import By
 from qmtl.core.names import ActorId, Role, Stage, StrategyId, WorldId

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmtl.adapters.instants import column_text, parse, parse_column, rfc3339
+from qmtl.adapters.wire.instants import column_text, parse, parse_column, rfc3339
 from qmtl.core.times import micros
 
 moments = st.datetimes(

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.adapters import policies
-from qmtl.adapters.documents import DOCUMENT_BYTES_MAX, JSON, YAML
 from qmtl.adapters.policies import checksum, document, parse, schema, shipped
+from qmtl.adapters.policies.documents import DOCUMENT_BYTES_MAX, JSON, YAML
 from qmtl.core import implications as implied
 from qmtl.core.errors import Invalid, Malformed, Refusal, TooLarge, UnknownPolicy
 from qmtl.core.metrics import UNITS

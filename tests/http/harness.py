@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 
 from qmtl.adapters.clock import ReplayClock
 from qmtl.adapters.codec import sparse_to_bytes
-from qmtl.adapters.instants import rfc3339
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import tokens
 from qmtl.app.ports import Store
 from qmtl.core.names import SYSTEM, ActorId, Role, WorldId

@@ -1,6 +1,6 @@
 """What a world demands before it promotes.  Immutable; a change is a new version.
 
-The document format is POLICY's; `adapters/policies.py` reads it.  Here are its meaning and its
+The document format is POLICY's; `adapters/policies` reads it.  Here are its meaning and its
 defaults, as types: what is not here cannot be asked of a strategy.
 """
 

@@ -13,8 +13,8 @@ from pydantic.json_schema import models_json_schema
 
 from qmtl import __version__
 from qmtl.adapters import policies
-from qmtl.adapters.fields import Body
-from qmtl.adapters.shapes import ProblemJson
+from qmtl.adapters.wire.fields import Body
+from qmtl.adapters.wire.shapes import ProblemJson
 
 from . import problems
 from .auth import WORLD_ELSEWHERE

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from qmtl.adapters.fields import ID_PATTERN, Body, sentences
+from qmtl.adapters.wire.fields import ID_PATTERN, Body, sentences
 from qmtl.app.ports import Store
 from qmtl.app.step import By, world
 from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge

@@ -12,9 +12,9 @@ from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from qmtl.adapters import wire
-from qmtl.adapters.fields import ID_PATTERN
-from qmtl.adapters.instants import rfc3339
+from qmtl.adapters.wire import answers
+from qmtl.adapters.wire.fields import ID_PATTERN
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app.ports import StoredSnapshot
 from qmtl.app.step import world as world_of
 from qmtl.core.errors import Invalid, Refusal
@@ -39,7 +39,7 @@ After = Annotated[int | None, Query(ge=0, le=2**53, description="As Last-Event-I
 
 def cloud_event(world_id: WorldId, entry: Entry) -> dict[str, object]:
     """CloudEvents 1.0 in JSON.  A snapshot's points stay in the hub; its event says where."""
-    data: dict[str, object] = {**wire.entry(entry)} if not _is_snapshot(entry) else {}
+    data: dict[str, object] = {**answers.entry(entry)} if not _is_snapshot(entry) else {}
     if isinstance(entry.fact, SnapshotStored):
         stored = StoredSnapshot(
             seq=entry.seq, created_at=entry.at, actor=entry.actor, fact=entry.fact
@@ -47,7 +47,7 @@ def cloud_event(world_id: WorldId, entry: Entry) -> dict[str, object]:
         data = {
             "generation": entry.generation,
             "kind": entry.fact.kind,
-            **wire.snapshot(world_id, stored),
+            **answers.snapshot(world_id, stored),
         }
     return {
         "specversion": "1.0",

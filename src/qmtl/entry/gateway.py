@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import Path, Query, Response
 
-from qmtl.adapters import bodies, bodies_hub, wire, wire_live
-from qmtl.adapters import shapes as j
-from qmtl.adapters import shapes_live as jl
-from qmtl.adapters.instants import rfc3339
+from qmtl.adapters.wire import answers, answers_live, bodies, bodies_hub
+from qmtl.adapters.wire import shapes as j
+from qmtl.adapters.wire import shapes_live as jl
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import hub, strategies, tokens
 from qmtl.core import decision
 from qmtl.core.errors import Conflict, Forbidden
@@ -43,7 +43,7 @@ def submit(call: CallIn) -> Response:
     ran = strategies.submit(call.store, world_id, by, asked.meaning())
     view = call.store.load(world_id)
     told = decision.decide(view, ran.strategy_id, by.now)
-    return call.answer(wire_live.submitted(view, ran, told, _warnings(asked)))
+    return call.answer(answers_live.submitted(view, ran, told, _warnings(asked)))
 
 
 def _warnings(asked: bodies_hub.Submit) -> list[str]:
@@ -66,7 +66,7 @@ def produce(call: CallIn, world_id: WorldIn) -> Response:
     """One bar of returns of the world's strategies: one call, one snapshot."""
     posted = call.read(bodies_hub.Bar).meaning()
     found, made = hub.post(call.store, world_id, call.by(world_id), posted)
-    return call.answer(wire.snapshot(world_id, found), 201 if made else 200)
+    return call.answer(answers.snapshot(world_id, found), 201 if made else 200)
 
 
 @ROUTES.reads(W + "/journal", j.JournalJson)
@@ -77,7 +77,7 @@ def journal(
     entries = call.store.journal(world_id, after, limit)
     more = entries and entries[-1].seq < call.store.load(world_id).seq
     following = str(entries[-1].seq) if more else None
-    items = [wire.entry(entry) for entry in entries]
+    items = [answers.entry(entry) for entry in entries]
     return call.answer({"entries": items, "next_cursor": following})
 
 
@@ -115,7 +115,7 @@ def move_clock(call: CallIn) -> Response:
 def list_tokens(call: CallIn, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None) -> Response:
     """Every credential, oldest first; never the token itself."""
     found, following = page(tokens.listed(call.store), cursor, limit)
-    items = [wire.token(each) for each in found]
+    items = [answers.token(each) for each in found]
     return call.answer({"tokens": items, "next_cursor": following})
 
 
@@ -136,7 +136,7 @@ def create_token(call: CallIn) -> Response:
         world_id,
         asked.expires_at,
     )
-    told: j.NewTokenJson = {**wire.token(known), "token": token}
+    told: j.NewTokenJson = {**answers.token(known), "token": token}
     return call.answer(told, 201)
 
 
@@ -146,4 +146,4 @@ def revoke_token(call: CallIn, token_id: TokenIn) -> Response:
     by = call.by()
     known = {token.token_sha256: token for token in tokens.listed(call.store)}
     tokens.revoke(call.store, by, token_id)
-    return call.answer(wire.token(known[token_id]))
+    return call.answer(answers.token(known[token_id]))

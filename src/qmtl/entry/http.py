@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qmtl import __version__
-from qmtl.adapters.shapes import HealthJson
+from qmtl.adapters.wire.shapes import HealthJson
 from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from qmtl.adapters import bodies, instants, wire_live
-from qmtl.adapters import shapes_live as jl
-from qmtl.adapters.fields import ID_PATTERN
+from qmtl.adapters.wire import answers_live, bodies, instants
+from qmtl.adapters.wire import shapes_live as jl
+from qmtl.adapters.wire.fields import ID_PATTERN
 from qmtl.app import decisions, promotions
 from qmtl.app.step import world
 from qmtl.core.errors import Invalid
@@ -49,7 +49,7 @@ def candidates(
     view = world(call.store, world_id)
     known = promotions.candidates(call.store, view, call.by_token.now)
     found, following = page(known, cursor, limit)
-    items = [wire_live.listed_candidate(world_id, each) for each in found]
+    items = [answers_live.listed_candidate(world_id, each) for each in found]
     return call.answer({"candidates": items, "next_cursor": following})
 
 
@@ -60,7 +60,7 @@ def plan(
     """What apply would do now.  Changes nothing."""
     view = world(call.store, world_id)
     found = promotions.plan(call.store, view, call.by_token.now, strategy_id, run_id)
-    return call.answer(wire_live.plan(world_id, found))
+    return call.answer(answers_live.plan(world_id, found))
 
 
 @ROUTES.writes(
@@ -72,7 +72,7 @@ def approve(call: CallIn, world_id: WorldIn) -> Response:
     seen = None if asked.evidence_digest is None else Digest(asked.evidence_digest)
     sid, run_id = StrategyId(asked.strategy_id), RunId(asked.run_id)
     found = promotions.approve(call.store, world_id, by, sid, run_id, asked.reason, seen)
-    return call.answer(wire_live.candidate(world_id, found))
+    return call.answer(answers_live.candidate(world_id, found))
 
 
 @ROUTES.writes("DELETE", LIVE + "/approve", {200: jl.CandidateJson})
@@ -82,7 +82,7 @@ def withdraw(
     """One's own approval, taken back."""
     by = call.by(world_id)
     found = promotions.withdraw(call.store, world_id, by, strategy_id, run_id)
-    return call.answer(wire_live.candidate(world_id, found))
+    return call.answer(answers_live.candidate(world_id, found))
 
 
 @ROUTES.writes("POST", LIVE + "/reject", {200: jl.CandidateJson}, takes=bodies.Reject)
@@ -91,7 +91,7 @@ def reject(call: CallIn, world_id: WorldIn) -> Response:
     asked, by = call.read(bodies.Reject), call.by(world_id)
     sid, run_id = StrategyId(asked.strategy_id), RunId(asked.run_id)
     found = promotions.reject(call.store, world_id, by, sid, run_id, asked.reason)
-    return call.answer(wire_live.candidate(world_id, found))
+    return call.answer(answers_live.candidate(world_id, found))
 
 
 @ROUTES.writes("POST", LIVE + "/release", {200: jl.StandingJson}, takes=bodies.Release)
@@ -100,7 +100,7 @@ def release(call: CallIn, world_id: WorldIn) -> Response:
     asked = call.read(bodies.Release)
     sid = StrategyId(asked.strategy_id)
     promotions.release(call.store, world_id, call.by(world_id), sid, asked.reason)
-    return call.answer(wire_live.standing(call.store.load(world_id), sid))
+    return call.answer(answers_live.standing(call.store.load(world_id), sid))
 
 
 # ---- Through the gate, and back --------------------------------------------------------------
@@ -115,7 +115,7 @@ def apply(call: CallIn, world_id: WorldIn) -> Response:
     found = promotions.apply(call.store, world_id, call.by(world_id), sid, run_id)
     if isinstance(found, Blocked):
         return blocked(found)
-    return call.answer(wire_live.activation(call.store.load(world_id), sid))
+    return call.answer(answers_live.activation(call.store.load(world_id), sid))
 
 
 def blocked(found: Blocked) -> Response:
@@ -136,7 +136,7 @@ def auto_apply(call: CallIn, world_id: WorldIn) -> Response:
     sid = None if asked.strategy_id is None else StrategyId(asked.strategy_id)
     run_id = None if asked.run_id is None else RunId(asked.run_id)
     done = promotions.auto_apply(call.store, world_id, by, sid, run_id)
-    return call.answer(wire_live.auto_applied(call.store.load(world_id), done))
+    return call.answer(answers_live.auto_applied(call.store.load(world_id), done))
 
 
 @ROUTES.writes("POST", W + "/demote", {200: jl.StandingJson}, takes=bodies.Demote)
@@ -145,7 +145,7 @@ def demote(call: CallIn, world_id: WorldIn) -> Response:
     asked = call.read(bodies.Demote)
     sid, to = StrategyId(asked.strategy_id), bodies.Demote.PHASES[asked.to]
     promotions.demote(call.store, world_id, call.by(world_id), sid, to, asked.reason)
-    return call.answer(wire_live.standing(call.store.load(world_id), sid))
+    return call.answer(answers_live.standing(call.store.load(world_id), sid))
 
 
 # ---- Decisions and leases --------------------------------------------------------------------
@@ -165,11 +165,11 @@ def decide(
         raise Invalid(f"as_of: {error}.") from None
     told = decisions.decide(call.store, world_id, strategy_id, call.by_token.now)
     if strategy_id is not None:
-        return call.answer(wire_live.envelope(told[0], data_at), etag=told[0].etag)
+        return call.answer(answers_live.envelope(told[0], data_at), etag=told[0].etag)
     answer: jl.DecisionsJson = {
         "world_id": world_id,
         "generation": call.store.load(world_id).governance_generation,
-        "decisions": [wire_live.envelope(each, data_at) for each in told],
+        "decisions": [answers_live.envelope(each, data_at) for each in told],
     }
     return call.answer(answer, etag=named([each.etag for each in told]))
 
@@ -179,8 +179,8 @@ def get_activation(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked =
     """A strategy's lease; without one, all that are live."""
     view = world(call.store, world_id)
     if strategy_id is not None:
-        return call.answer(wire_live.activation(view, strategy_id))
-    live = [wire_live.activation(view, sid) for sid in sorted(view.live)]
+        return call.answer(answers_live.activation(view, strategy_id))
+    live = [answers_live.activation(view, sid) for sid in sorted(view.live)]
     return call.answer({"world_id": world_id, "activations": live})
 
 
@@ -204,4 +204,4 @@ def acknowledge(call: CallIn, world_id: WorldIn) -> Response:
 
 
 def lease(call: Call, view: WorldView, sid: StrategyId) -> Response:
-    return call.answer(wire_live.activation(view, sid))
+    return call.answer(answers_live.activation(view, sid))

@@ -26,9 +26,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from qmtl import __version__
-from qmtl.adapters import bodies_hub, wire_live
-from qmtl.adapters import shapes_live as jl
-from qmtl.adapters.instants import parse, rfc3339
+from qmtl.adapters.wire import answers_live, bodies_hub
+from qmtl.adapters.wire import shapes_live as jl
+from qmtl.adapters.wire.instants import parse, rfc3339
 from qmtl.app.ports import Clock
 from qmtl.core import decision
 from qmtl.core.errors import Refusal, Unauthenticated, UpstreamAway
@@ -207,7 +207,7 @@ class Gateway:
     def _floor(self, world_id: WorldId, strategy_id: str) -> jl.EnvelopeJson:
         now = self.clock.now()
         sid = StrategyId(strategy_id)
-        return wire_live.envelope(decision.floor(world_id, sid, Reason.WORLDSERVICE_AWAY, now))
+        return answers_live.envelope(decision.floor(world_id, sid, Reason.WORLDSERVICE_AWAY, now))
 
     # ---- Submissions -----------------------------------------------------------------------
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from qmtl.adapters import bodies_hub, instants, wire
-from qmtl.adapters import shapes as j
-from qmtl.adapters.fields import ACTOR_PATTERN, ALIASES, VERSION_PATTERN, stage_of
+from qmtl.adapters.wire import answers, bodies_hub, instants
+from qmtl.adapters.wire import shapes as j
+from qmtl.adapters.wire.fields import ACTOR_PATTERN, ALIASES, VERSION_PATTERN, stage_of
 from qmtl.app import hub
 from qmtl.app.ports import StoredSnapshot
 from qmtl.app.step import world
@@ -60,7 +60,7 @@ def post(call: CallIn, world_id: WorldIn) -> Response:
     stage = _headers(call)
     posted = call.read(bodies_hub.Snapshot).meaning(stage)
     found, made = hub.post(call.store, world_id, by, posted)
-    return call.answer(wire.snapshot(world_id, found), 201 if made else 200)
+    return call.answer(answers.snapshot(world_id, found), 201 if made else 200)
 
 
 def _headers(call: Call) -> Stage:
@@ -86,7 +86,7 @@ def listed(
     before = None if cursor is None else offset_of(cursor)
     found = call.store.snapshots(world_id, limit + 1, before, asked_stage(stage), actor)
     following = str(found[limit - 1].seq) if len(found) > limit else None
-    items = [wire.snapshot(world_id, each) for each in found[:limit]]
+    items = [answers.snapshot(world_id, each) for each in found[:limit]]
     return call.answer({"snapshots": items, "next_cursor": following})
 
 
@@ -135,7 +135,7 @@ def lookup(
 def full(call: Call, world_id: WorldId, found: StoredSnapshot, expand: bool) -> Response:
     stage, store = found.fact.stage, call.store
     held = (lambda sid: store.series(world_id, sid, stage)) if expand else None
-    return call.answer(wire.full_snapshot(world_id, found, held))
+    return call.answer(answers.full_snapshot(world_id, found, held))
 
 
 @ROUTES.writes(
@@ -154,4 +154,4 @@ def restate(call: CallIn, world_id: WorldIn) -> Response:
     sid = StrategyId(asked.strategy)
     world(call.store, world_id).strategy(sid)
     done = hub.restatement(call.store, world_id, by, asked.stage, sid, asked.series(), asked.reason)
-    return call.answer(wire.restated(world_id, done))
+    return call.answer(answers.restated(world_id, done))

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import Path, Response
 
-from qmtl.adapters import bodies, policies, wire, wire_live
-from qmtl.adapters import shapes as j
-from qmtl.adapters import shapes_live as jl
+from qmtl.adapters import policies
+from qmtl.adapters.wire import answers, answers_live, bodies
+from qmtl.adapters.wire import shapes as j
+from qmtl.adapters.wire import shapes_live as jl
 from qmtl.app import campaigns, evaluations, promotions, strategies, worlds
 from qmtl.app.step import world
 from qmtl.core.errors import Forbidden
@@ -39,7 +40,7 @@ VersionIn = Annotated[int, Path(ge=1, le=2**31 - 1)]
 def shown(call: Call, world_id: WorldIn, status: int = 200) -> Response:
     """The world as it is now."""
     record, view = worlds.record(call.store, world_id)
-    return call.answer(wire.world(record, view), status)
+    return call.answer(answers.world(record, view), status)
 
 
 def waiting(call: Call, world_id: WorldIn, pending: worlds.Pending) -> Response:
@@ -62,7 +63,7 @@ def list_worlds(call: CallIn, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None
     mine = call.token.world_id
     known = worlds.listed(call.store, None, LISTED_MAX)
     found, following = page([w for w in known if mine in (None, w.world_id)], cursor, limit)
-    shown_ = [wire.world(record, call.store.load(record.world_id)) for record in found]
+    shown_ = [answers.world(record, call.store.load(record.world_id)) for record in found]
     return call.answer({"worlds": shown_, "next_cursor": following})
 
 
@@ -130,7 +131,7 @@ def confirm(
 ) -> Response:
     """The second person's word; what was asked for happens."""
     asked = worlds.confirm(call.store, world_id, call.by(world_id), confirmation_id)
-    return call.answer(wire.confirmation(asked))
+    return call.answer(answers.confirmation(asked))
 
 
 # ---- Policies --------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def list_policies(
     view = world(call.store, world_id)
     known = [view.policies[version] for version in sorted(view.policies)]
     found, following = page(known, cursor, limit)
-    items = [wire.policy_item(view, version) for version in found]
+    items = [answers.policy_item(view, version) for version in found]
     return call.answer({"policies": items, "next_cursor": following})
 
 
@@ -177,7 +178,7 @@ def get_policy(call: CallIn, world_id: WorldIn, version: VersionIn) -> Response:
     view = world(call.store, world_id)
     found = view.policy_version(version)
     document = policies.document(found.policy)
-    return call.answer(wire.policy(view, found, document, policies.warnings(found.policy)))
+    return call.answer(answers.policy(view, found, document, policies.warnings(found.policy)))
 
 
 @ROUTES.writes(
@@ -216,7 +217,7 @@ def bind(call: CallIn, world_id: WorldIn) -> Response:
     asked = call.read(bodies.StrategyBinding).meaning()
     known, made = strategies.bind(call.store, world_id, call.by(world_id), asked)
     view = call.store.load(world_id)
-    return call.answer(wire.strategy(view, known), 201 if made else 200)
+    return call.answer(answers.strategy(view, known), 201 if made else 200)
 
 
 @ROUTES.reads(W + "/bindings", j.StrategiesJson)
@@ -227,7 +228,7 @@ def list_strategies(
     """Strategies in the order they were bound."""
     view = world(call.store, world_id)
     found, following = page(list(view.in_order()), cursor, limit)
-    items = [wire.strategy(view, known) for known in found]
+    items = [answers.strategy(view, known) for known in found]
     return call.answer({"strategies": items, "next_cursor": following})
 
 
@@ -241,7 +242,7 @@ def extend(call: CallIn, world_id: WorldIn, strategy_id: StrategyIn) -> Response
     """More time for a campaign that neither passed nor failed."""
     asked, by = call.read(bodies.Extend), call.by(world_id)
     promotions.extend(call.store, world_id, by, strategy_id, asked.by_sec, asked.reason)
-    return call.answer(wire_live.standing(call.store.load(world_id), strategy_id))
+    return call.answer(answers_live.standing(call.store.load(world_id), strategy_id))
 
 
 RUNS = W + "/strategies/{strategy_id}/runs"
@@ -260,7 +261,7 @@ def list_runs(
     before = None if cursor is None else offset_of(cursor)
     found = call.store.runs(world_id, strategy_id, limit + 1, before)
     following = str(found[limit - 1].seq) if len(found) > limit else None
-    items = [wire.run(world_id, run) for run in found[:limit]]
+    items = [answers.run(world_id, run) for run in found[:limit]]
     return call.answer({"runs": items, "next_cursor": following})
 
 
@@ -268,7 +269,7 @@ def list_runs(
 def get_run(call: CallIn, world_id: WorldIn, strategy_id: StrategyIn, run_id: RunIn) -> Response:
     """The newest revision of a run: verdict, every metric with its origin, every gate."""
     found = evaluations.run_of(call.store, world_id, strategy_id, run_id)
-    return call.answer(wire.run(world_id, found))
+    return call.answer(answers.run(world_id, found))
 
 
 @ROUTES.reads(RUNS + "/{run_id}/metrics", j.RunMetricsJson)
@@ -277,7 +278,7 @@ def get_run_metrics(
 ) -> Response:
     """Every metric of a run with unit, origin and snapshot."""
     found = evaluations.run_of(call.store, world_id, strategy_id, run_id)
-    return call.answer(wire.run_metrics(world_id, found))
+    return call.answer(answers.run_metrics(world_id, found))
 
 
 @ROUTES.reads(RUNS + "/{run_id}/history", j.RevisionsJson)
@@ -293,7 +294,7 @@ def get_run_history(
     evaluations.run_of(call.store, world_id, strategy_id, run_id)
     known = call.store.revisions(world_id, strategy_id, run_id)
     found, following = page(known, cursor, limit)
-    items = [wire.run(world_id, run) for run in found]
+    items = [answers.run(world_id, run) for run in found]
     return call.answer({"revisions": items, "next_cursor": following})
 
 
@@ -305,7 +306,7 @@ def evaluate(call: CallIn, world_id: WorldIn) -> Response:
     """Judge one strategy, and record what follows.  On the same evidence, many calls are one."""
     asked = call.read(bodies.Evaluate).meaning()
     found = evaluations.evaluate(call.store, world_id, call.by(world_id), asked)
-    return call.answer(wire.evaluated(world_id, found))
+    return call.answer(answers.evaluated(world_id, found))
 
 
 @ROUTES.writes("POST", W + "/evaluate-cohort", {200: j.CohortJson}, takes=bodies.EvaluateCohort)
@@ -313,7 +314,7 @@ def evaluate_cohort(call: CallIn, world_id: WorldIn) -> Response:
     """Judge many as one, and select among them."""
     asked = call.read(bodies.EvaluateCohort).meaning()
     found = evaluations.evaluate_cohort(call.store, world_id, call.by(world_id), asked)
-    return call.answer(wire.cohort(world_id, asked.campaign_id, found))
+    return call.answer(answers.cohort(world_id, asked.campaign_id, found))
 
 
 @ROUTES.reads(W + "/campaign/status", jl.CampaignJson, refuses=(409,))
@@ -321,7 +322,7 @@ def status(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked = None) -
     """Where each strategy stands, how full its windows are, and why it is not further."""
     now = call.by_token.now
     view, found = campaigns.statuses(call.store, world_id, strategy_id, now)
-    told = wire_live.campaign(view, found, now)
+    told = answers_live.campaign(view, found, now)
     return call.answer(told, etag=named({**told, "generated_at": None}))
 
 
@@ -338,4 +339,4 @@ def tick(
     view, found = campaigns.tick(
         call.store, world_id, now, only=strategy_id, limit=limit, offset=start
     )
-    return call.answer(wire_live.tick(view, found, now))
+    return call.answer(answers_live.tick(view, found, now))

@@ -26,7 +26,8 @@ Document = Annotated[
 
 def _read(document: str) -> tuple[str | bytes, str]:
     """A policy's text and media type, from a file or from the package."""
-    from qmtl.adapters import documents, policies
+    from qmtl.adapters import policies
+    from qmtl.adapters.policies import documents
 
     path = Path(document)
     if path.is_file():

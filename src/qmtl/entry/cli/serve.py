@@ -85,7 +85,7 @@ def run(
 
 
 def _instant(text: str) -> datetime:
-    from qmtl.adapters import instants
+    from qmtl.adapters.wire import instants
 
     try:
         return instants.parse(text)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from qmtl.adapters.codec import fact_to_json
-from qmtl.adapters.instants import column_text, rfc3339
+from qmtl.adapters.wire.instants import column_text, rfc3339
 from qmtl.app.evaluations import Evaluated
 from qmtl.app.ports import StoredRun, StoredSnapshot
 from qmtl.core.evaluation_run import EvaluationRun, Metric

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from qmtl.adapters.policy_words import (
+from qmtl.adapters.policies.words import (
     COUNT_MAX,
     GATE_UNITS,
     PARTS_MAX,

@@ -1,6 +1,6 @@
 """The shapes of what the server answers: HTTP.md as types, and through them as OpenAPI.
 
-`wire.py` makes them; a client may rely on every key being there.  Adding a key is no break.
+`answers.py` makes them; a client may rely on every key being there.  Adding a key is no break.
 """
 
 from typing import Annotated

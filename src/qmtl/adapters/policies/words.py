@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from qmtl.adapters.documents import shown
+from qmtl.adapters.policies.documents import shown
 from qmtl.core.metrics import UNITS
 from qmtl.core.policy import Freeze
 

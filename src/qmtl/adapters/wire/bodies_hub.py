@@ -9,7 +9,7 @@ import numpy as np
 import rfc8785
 from pydantic import Field, WithJsonSchema, model_validator
 
-from qmtl.adapters import instants
+from qmtl.adapters.wire import instants
 from qmtl.app.hub import content_digest
 from qmtl.app.strategies import Binding, Submission
 from qmtl.core.errors import Invalid

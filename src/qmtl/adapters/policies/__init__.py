@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
 
-from qmtl.adapters import documents
-from qmtl.adapters.documents import shown
-from qmtl.adapters.policy_keys import PolicyKeys
-from qmtl.adapters.policy_words import GATE_UNITS, freeze_text, length_text, nearest
+from qmtl.adapters.policies import documents
+from qmtl.adapters.policies.documents import shown
+from qmtl.adapters.policies.keys import PolicyKeys
+from qmtl.adapters.policies.words import GATE_UNITS, freeze_text, length_text, nearest
 from qmtl.core.errors import Invalid, UnknownPolicy
 from qmtl.core.implications import implications, warnings
 from qmtl.core.names import Stage

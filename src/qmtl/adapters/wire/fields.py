@@ -22,8 +22,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from qmtl.adapters import instants
-from qmtl.adapters.documents import shown
+from qmtl.adapters.policies.documents import shown
+from qmtl.adapters.wire import instants
 from qmtl.core.columns import Float
 from qmtl.core.errors import Invalid, Malformed
 from qmtl.core.names import (

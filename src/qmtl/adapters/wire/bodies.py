@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
-from qmtl.adapters.documents import shown
-from qmtl.adapters.policy_words import Span
+from qmtl.adapters.policies.documents import shown
+from qmtl.adapters.policies.words import Span
 from qmtl.app.evaluations import CohortRequest, Request
 from qmtl.app.strategies import Binding
 from qmtl.app.worlds import NewWorld

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from qmtl.adapters.instants import rfc3339
-from qmtl.adapters.policy_words import length_text
+from qmtl.adapters.policies.words import length_text
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app.campaigns import StrategyStatus
 from qmtl.app.promotions import AutoApplied, Plan
 from qmtl.app.promotions import Standing as Listed
@@ -18,7 +18,7 @@ from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Voi
 from qmtl.core.windows import STAGE_OF, Progress
 
 from . import shapes_live as j
-from .wire import at_or_none, run_url
+from .answers import at_or_none, run_url
 
 STATUS_NAMES = {"sharpe_annual": "sharpe"}  # Else a status calls a metric what a run calls it.
 

@@ -1,0 +1,1 @@
+"""What goes over HTTP: bodies in, answers out, and the shapes that OpenAPI shows."""
