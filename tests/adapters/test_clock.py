@@ -4,12 +4,12 @@ from datetime import UTC, timedelta
 
 import pytest
 
-from qmtl.adapters.clock import ReplayClock, SystemClock
+from qmtl.adapters.clock import LATEST, ReplayClock, SystemClock
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.app.ports import Store
 from qmtl.core import facts as f
-from qmtl.core.errors import Conflict
+from qmtl.core.errors import Conflict, Invalid
 
 from .conftest import Reopened
 from .histories import START
@@ -40,6 +40,13 @@ def test_a_replay_clock_is_never_set_back(store: Kept) -> None:
         clock.set(START - HOUR)
     assert clock.now() == START
     assert store.last_instant() == START
+
+
+def test_a_slip_of_the_keyboard_is_not_for_ever(store: Kept) -> None:
+    clock = ReplayClock(store, START)
+    with pytest.raises(Invalid):
+        clock.set(LATEST + timedelta(microseconds=1))
+    assert clock.now() == START
 
 
 def test_a_replay_clock_starts_no_earlier_than_what_was_recorded(store: Kept) -> None:

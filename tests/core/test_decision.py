@@ -9,9 +9,10 @@ from immutables import Map
 
 from qmtl.core.decision import DECISION_TTL, DecisionEnvelope, decide, floor, newer, permitted
 from qmtl.core.errors import UnknownStrategy
-from qmtl.core.names import Mode, Phase, Reason, StrategyId, WorldId, WorldState
+from qmtl.core.names import Mode, Phase, Reason, Stage, StrategyId, WorldId, WorldState
+from qmtl.core.times import instant
 from qmtl.core.view import WorldView
-from tests.worlds import ALPHA, LATER, NOW, climbing, ready
+from tests.worlds import ALPHA, LATER, NOW, POLICY, climbing, ready
 
 US = timedelta(microseconds=1)
 PHASES = list(Phase)
@@ -162,3 +163,14 @@ def test_when_nobody_can_be_asked_it_is_the_floor() -> None:
     assert told.safe_mode
     assert permitted(told, timedelta(0)) is Mode.COMPUTE_ONLY
     assert newer(LIVE, told) is LIVE  # It lowers nothing that was decided and still holds.
+
+
+def test_a_live_strategy_that_nobody_hears_of_is_lowered_until_it_is_heard() -> None:
+    lag = POLICY.data.max_lag
+    view = climbing()
+    heard = instant(int(view.tracks[Stage.LIVE].last_t[0]))
+    assert decide(view, ALPHA, heard + lag).effective_mode is Mode.LIVE
+    told = decide(view, ALPHA, heard + lag + timedelta(microseconds=1))
+    assert (told.effective_mode, told.weight) == (Mode.COMPUTE_ONLY, 0.0)
+    assert told.reasons == (R.RISK_SNAPSHOT_STALE,)
+    assert view.live, "silence demotes nobody"

@@ -309,7 +309,7 @@ def several(selected: Mapping[StrategyId, bool] | None = None) -> WorldView:
         mine = replace(view.strategies[ALPHA], strategy_id=sid, row=i)
         view = replace(view, strategies=view.strategies.set(sid, mine), ids=view.ids.set(i, sid))
     flags = [bool((selected or {}).get(sid)) for sid in SIDS]
-    return replace(view, standings=view.standings.put(slice(0, 3), selected=flags))  # type: ignore[arg-type]  # Rows.
+    return replace(view, standings=view.standings.put(slice(0, 3), selected=flags))
 
 
 def cohort(**sharpes: float | None) -> tuple[EvaluationRun, ...]:

@@ -122,7 +122,7 @@ def test_a_fact_copies_no_column_that_it_does_not_touch() -> None:
     view = climbing()
     killed = after(view, f.Killed(reason=""))
     assert killed.tracks[Stage.PAPER] is view.tracks[Stage.PAPER]
-    lowered = after(view, f.ActivationLowered(strategy_id=ALPHA, weight=0.0, freeze=0, drain=0))  # type: ignore[arg-type]  # Falsy.
+    lowered = after(view, f.ActivationLowered(strategy_id=ALPHA, weight=0.0, freeze=0, drain=0))
     assert lowered.standings is view.standings
 
 

@@ -34,7 +34,7 @@ FLOATS = {"equity", "peak", "drawdown"}
 
 
 def track(window_from: int = T0, rows: int = 1) -> Track:
-    return Track.blank(rows).put(slice(None), window_from=window_from)  # type: ignore[arg-type]  # All.
+    return Track.blank(rows).put(slice(None), window_from=window_from)
 
 
 def points(t: list[int], r: list[float]) -> Points:
@@ -118,7 +118,7 @@ def test_a_window_is_what_its_definition_says(drawn: list[tuple[int, float]], of
     ]
     equity = peak = 1.0
     drawdown = 0.0
-    for _, ret in counted:
+    for ret in (ret for time, ret in zip(t, r, strict=True) if time > T0):  # Late ones, too.
         equity = min(equity * (1 + ret), EQUITY_MAX)
         peak = max(peak, equity)
         drawdown = max(drawdown, 1 - equity / peak)
@@ -142,14 +142,14 @@ def test_a_gap_counts_as_five_bars_at_most() -> None:
         assert row(held)["window_us"] == counts
 
 
-def test_a_late_point_is_kept_and_counts_for_nothing() -> None:
+def test_a_late_point_is_kept_and_counts_for_no_window_but_its_loss_is_a_loss() -> None:
     now = T0 + 10 * DAY_US
     late, in_time = now - 5 * DAY_US - 1, now - 5 * DAY_US
     held = after(track(), [late, in_time, now], [-0.5, 0.0, 0.0], now)
     found = row(held)
     assert (found["points"], found["window_points"]) == (3, 2)
     assert found["window_us"] == 5 * DAY_US  # Since the first that counts.
-    assert found["drawdown"] == 0.0
+    assert found["drawdown"] == 0.5
     assert found["first_t"] == late
 
 

@@ -97,3 +97,15 @@ def test_paper_proves_the_first_step_and_live_the_rest() -> None:
 def test_instants_survive_the_columns() -> None:
     found = of(ready(track={"window_first_t": 1, "window_last_t": HOUR_US}), Stage.PAPER)
     assert found.started_at == instant(1)
+
+
+@pytest.mark.parametrize(("points", "full"), [(600, True), (601, False), (50_000, False)])
+def test_bars_of_another_length_fill_no_window(points: int, full: bool) -> None:
+    """Ten daily bars a day, and 500 beyond: ten days have room for 600."""
+    view = ready()
+    dense = view.tracks[Stage.PAPER].put(0, window_us=10 * DAY_US, window_points=points)
+    found = of(ready(tracks={**view.tracks, Stage.PAPER: dense}), Stage.PAPER)
+    assert found.satisfied == full
+    if not full:
+        assert [reason for reason, _ in found.shortfalls()] == [R.OBSERVATIONS_INSUFFICIENT]
+        assert "periods_per_year" in found.shortfalls()[0][1]

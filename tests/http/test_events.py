@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from qmtl.app import worlds
+from qmtl.app import tokens, worlds
 from qmtl.core.names import Role, WorldId
+from qmtl.entry import auth
+from qmtl.entry import events as stream
 from tests.http.harness import DAY, Harness, W, listening, with_world
 
 WAIT_SEC = 10.0
@@ -146,3 +148,22 @@ def test_a_stream_does_not_hold_up_the_end(harness: Harness) -> None:
     assert time.monotonic() - began < 2.0
     thread.join(WAIT_SEC)
     assert ended == [0], "it ended as a stream ends, and was not cut off"
+
+
+def test_a_revoked_credential_loses_its_stream_however_much_happens(
+    url: str, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "QUIET_SEC", 0.2)
+    harness.token("eve", Role.READER)
+    token = harness.tokens["eve"]
+    path, headers = f"{url}/events/subscribe?world={W}", harness.headers("eve")
+    with httpx.stream("GET", path, headers=headers, timeout=WAIT_SEC) as answer:
+        told = events(answer)
+        harness.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "n0"})
+        next(told)
+        tokens.revoke(harness.store, harness.services.as_admin(), auth.digest(token))
+        for number in range(1, 200):
+            body = {"strategy_id": f"n{number}"}
+            harness.ok("olga", "POST", f"/worlds/{W}/strategies", body)
+            time.sleep(0.01)
+        assert len(list(told)) < 150, "it ended while there was still more to tell"

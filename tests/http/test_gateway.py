@@ -320,3 +320,25 @@ def test_what_is_kept_outlives_a_sigkill(harness: Harness, tmp_path: Path) -> No
         process.terminate()
         assert process.wait(WAIT_SEC) == 0
         process.stdout.close()  # type: ignore[union-attr]  # It is a pipe.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/kill", {"reason": "x"}),
+        ("POST", "/demote", {"strategy_id": "s1", "to": "paper", "reason": "x"}),
+        ("PUT", "/activation", {"strategy_id": "s1", "freeze": True}),
+        ("PATCH", "", {"allow_live": False}),
+    ],
+)
+def test_what_was_decided_before_a_stop_is_not_told_after_it(
+    pair: Pair, method: str, path: str, body: dict[str, Any]
+) -> None:
+    with_world(pair.harness)
+    with_live(pair.harness)
+    assert pair.ask("ann", "GET", DECIDE).json()["effective_mode"] == "live"
+    stopped = pair.ask("admin", method, f"/worlds/{W}{path}", json=body)
+    assert stopped.status_code == 200, stopped.text
+    pair.stop_world()
+    told = pair.ask("ann", "GET", DECIDE).json()
+    assert (told["effective_mode"], told["weight"]) == ("compute-only", 0.0)

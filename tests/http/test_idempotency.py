@@ -128,3 +128,13 @@ def test_a_clock_that_many_move_stands_nobody_still(each_store: Harness) -> None
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(move, range(24))) <= {200, 409}
     assert stamp(h.now) == times[-1]
+
+
+def test_stopping_is_done_and_not_remembered(each_store: Harness) -> None:
+    h = each_store
+    with_world(h)
+    kill = (f"/worlds/{W}/kill", {"reason": "the first"})
+    assert h.ok("olga", "POST", *kill, headers=KEY)["killed"]
+    assert not h.ok("olga", "POST", f"/worlds/{W}/resume", {"reason": "over"})["killed"]
+    assert h.ok("olga", "POST", *kill, headers=KEY)["killed"]
+    assert h.ok("rea", "GET", f"/worlds/{W}")["killed"], "and not only told so"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import Protocol
 
-from qmtl.core.errors import Conflict
+from qmtl.core.errors import Conflict, Invalid
 
 
 class Instants(Protocol):
@@ -26,6 +26,10 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+# It never goes back, so a slip of the keyboard would be for ever; and terms and windows are added.
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
 class ReplayClock:
     """A clock that stands still until it is set, and is never set back.
 
@@ -44,7 +48,12 @@ class ReplayClock:
         return self._now
 
     def set(self, now: datetime) -> None:
-        """Show `now` from here on.  Raises Conflict when that is earlier than what it shows."""
+        """Show `now` from here on.
+
+        Raises Conflict when that is earlier than what it shows, and Invalid beyond LATEST.
+        """
+        if now > LATEST:
+            raise Invalid(f"now: {now.isoformat()} is later than {LATEST.isoformat()}.")
         with self._setting:
             if now < self._now:
                 raise Conflict(f"The clock shows {self._now.isoformat()}, and only goes forward.")

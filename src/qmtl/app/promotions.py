@@ -249,7 +249,8 @@ def approve(
             changed = (Reason.EVIDENCE_CHANGED,)
             raise Changed("The evidence has changed; look again.", reasons=changed)
         run = store.run(world_id, sid, run_id)
-        evidence = candidate.evidence if run is None else run.run.evidence
+        seen = candidate.evidence if run is None else run.run.evidence
+        evidence = evidence_digest or seen
         facts = approvals.approve(
             view, candidate, by.actor, by.roles, run_id, evidence, reason, by.now
         )

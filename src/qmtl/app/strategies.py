@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from qmtl.core.errors import Conflict, Invalid
 from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.facts import Fact, StrategyBound
-from qmtl.core.names import Stage, StrategyId, WorldId
+from qmtl.core.names import Reason, Stage, StrategyId, WorldId
 from qmtl.core.snapshot import PostedSeries, RiskSnapshot
 from qmtl.core.times import instant
-from qmtl.core.view import Strategy, WorldView
+from qmtl.core.view import Rejected, Strategy, WorldView
 
 from . import evaluations, hub
 from .ports import Store
@@ -33,6 +33,8 @@ def bind(store: Store, world_id: WorldId, by: By, asked: Binding) -> tuple[Strat
 
     def decide(view: WorldView) -> tuple[tuple[Strategy, bool], Sequence[Fact]]:
         known = view.strategies.get(asked.strategy_id)
+        if known is None and asked.fingerprint is not None:
+            _must_not_escape(view, asked.fingerprint)
         if known is not None:
             if asked.fingerprint is None or asked.fingerprint == known.fingerprint:
                 return (known, False), ()
@@ -56,6 +58,21 @@ def bind(store: Store, world_id: WorldId, by: By, asked: Binding) -> tuple[Strat
         return (bound, known is None), facts
 
     return step(store, world_id, by, decide, reads=GOVERNANCE)
+
+
+def _must_not_escape(view: WorldView, fingerprint: str) -> None:
+    """The same fingerprint is the same strategy: a new id frees it of no hold and no rejection."""
+    for strategy in view.strategies.values():
+        if strategy.fingerprint != fingerprint:
+            continue
+        candidate = view.open_candidate(strategy.strategy_id)
+        rejected = candidate is not None and isinstance(candidate.standing, Rejected)
+        if view.standings.held[strategy.row] or rejected:
+            raise Conflict(
+                f"This fingerprint is {strategy.strategy_id}, which is held or rejected here: "
+                "an operator releases it.",
+                reasons=(Reason.CANDIDATE_REJECTED if rejected else Reason.HELD,),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +111,9 @@ def submit(store: Store, world_id: WorldId, by: By, asked: Submission) -> Evalua
     )
 
     def attempt() -> EvaluationRun:
-        bind(store, world_id, by, asked.binding)
+        bound, _ = bind(store, world_id, by, asked.binding)
+        if bound.author != by.actor:
+            raise Conflict(f"{sid} is a strategy of {bound.author}.")
         hub.post(store, world_id, by, snapshot)
         request = evaluations.Request(strategy_id=sid, stage=Stage.BACKTEST)
         return evaluations.evaluate(store, world_id, by, request).run

@@ -116,9 +116,11 @@ class Track(Columns):
     window_last_t: Int64 = field(metadata=column("i8", NEVER))
     window_us: Int64 = field(metadata=column("i8", 0))
     window_points: Int64 = field(metadata=column("i8", 0))
-    equity: Float = field(metadata=column("f8", 1.0))  # Of the window, compounded from 1.
+    equity: Float = field(metadata=column("f8", 1.0))  # Since window_from, late points too.
     peak: Float = field(metadata=column("f8", 1.0))
-    drawdown: Float = field(metadata=column("f8", 0.0))  # The window's worst, a positive fraction.
+    drawdown: Float = field(
+        metadata=column("f8", 0.0)
+    )  # The worst since then, a positive fraction.
     covered_seq: Int64 = field(metadata=column("i8", 0))  # Journal entry of the newest snapshot
     covered_as_of: Int64 = field(metadata=column("i8", NEVER))  # that contains the strategy in
     covered_ttl_us: Int64 = field(metadata=column("i8", 0))  # weights and in returns.

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import assert_never
 
-from .names import Mode, Phase, Reason, StrategyId, WorldId, WorldState
+from .names import Mode, Phase, Reason, Stage, StrategyId, WorldId, WorldState
+from .times import instant
 from .view import WorldView
 
 DECISION_TTL = timedelta(seconds=300)  # How long a client cut off may go on as it was told.
@@ -53,7 +54,7 @@ class DecisionEnvelope:
 
 def decide(view: WorldView, strategy_id: StrategyId, now: datetime) -> DecisionEnvelope:
     """The envelope of one strategy.  Raises UnknownStrategy."""
-    mode, weight, reasons = _decided(view, strategy_id)
+    mode, weight, reasons = _decided(view, strategy_id, now)
     return DecisionEnvelope(
         world_id=view.world_id,
         strategy_id=strategy_id,
@@ -68,7 +69,9 @@ def decide(view: WorldView, strategy_id: StrategyId, now: datetime) -> DecisionE
     )
 
 
-def _decided(view: WorldView, strategy_id: StrategyId) -> tuple[Mode, float, list[str]]:
+def _decided(
+    view: WorldView, strategy_id: StrategyId, now: datetime
+) -> tuple[Mode, float, list[str]]:
     row = view.strategy(strategy_id).row
     phase = view.phase(row)
     if view.state is not WorldState.ACTIVE:
@@ -83,13 +86,17 @@ def _decided(view: WorldView, strategy_id: StrategyId) -> tuple[Mode, float, lis
             held = [Reason.HELD] if view.standings.held[row] else []
             return Mode.PAPER, 0.0, [phase, *held, *lowered]
         case Phase.LIVE:
-            return _live(view, strategy_id)
+            return _live(view, strategy_id, now)
         case _:
             assert_never(phase)
 
 
-def _live(view: WorldView, strategy_id: StrategyId) -> tuple[Mode, float, list[str]]:
-    """INVARIANT: `live` needs the world's leave now, not only at the time of promotion (I1)."""
+def _live(view: WorldView, strategy_id: StrategyId, now: datetime) -> tuple[Mode, float, list[str]]:
+    """INVARIANT: `live` needs the world's leave now, not only at the time of promotion (I1).
+
+    And it needs to be watched: without returns for longer than `data.max_lag`, compute-only until
+    they come again.  Nothing is demoted by silence alone.
+    """
     held = view.live.get(strategy_id)
     if held is None or view.killed or not view.allow_live:
         checks = (
@@ -98,11 +105,20 @@ def _live(view: WorldView, strategy_id: StrategyId) -> tuple[Mode, float, list[s
             (held is not None, Reason.DECISION_MISSING),
         )
         return Mode.COMPUTE_ONLY, 0.0, [reason for holds, reason in checks if not holds]
+    version = view.candidates[held.candidate_id].policy_version
+    if now - _heard_at(view, strategy_id) > view.policies[version].policy.data.max_lag:
+        return Mode.COMPUTE_ONLY, 0.0, [Reason.RISK_SNAPSHOT_STALE]
     if held.freeze:
         return Mode.COMPUTE_ONLY, 0.0, [Reason.FROZEN]
     if held.drain:
         return Mode.LIVE, 0.0, [Phase.LIVE, Reason.DRAINING]
     return Mode.LIVE, held.weight, [Phase.LIVE]
+
+
+def _heard_at(view: WorldView, strategy_id: StrategyId) -> datetime:
+    """The last live return of a strategy, or its entry into live."""
+    row, track = view.strategies[strategy_id].row, view.tracks[Stage.LIVE]
+    return instant(max(int(track.last_t[row]), int(track.window_from[row])))
 
 
 def _ramp_fraction(view: WorldView, strategy_id: StrategyId) -> float:

@@ -137,8 +137,10 @@ def _advance(
     started = track.window_first_t[rows] != NEVER
     any_inside = inside.any(axis=1)
 
+    # INVARIANT (I10): a loss counts downwards however late it came.
+    after_entry = (t > since) & (since != NEVER)
     with np.errstate(over="ignore", invalid="ignore"):
-        growth = np.cumprod(np.where(inside, 1.0 + r, 1.0), axis=1)
+        growth = np.cumprod(np.where(after_entry, 1.0 + r, 1.0), axis=1)
         equity = track.equity[rows][:, None] * growth
     equity = np.nan_to_num(equity, nan=0.0, posinf=EQUITY_MAX)
     peaks = np.maximum.accumulate(np.column_stack((track.peak[rows], equity)), axis=1)[:, 1:]

@@ -31,7 +31,7 @@ def in_words(seconds: float) -> str:
         return f"{seconds / DAY_SEC:.1f} days"
     if seconds >= HOUR_SEC:
         return f"{seconds / HOUR_SEC:.1f} hours"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.3g} s"
 
 
 def span_us(span: timedelta) -> int:

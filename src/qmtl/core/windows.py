@@ -6,7 +6,7 @@ from typing import assert_never
 
 from .names import Phase, Reason, Stage
 from .policy import Policy, Window
-from .times import DAY_SEC, NEVER, instant_or_none
+from .times import DAY_SEC, NEVER, in_words, instant_or_none
 from .view import WorldView
 
 PHASE_OF = {
@@ -28,6 +28,12 @@ def evidence_stage(step: int) -> Stage:
     return Stage.PAPER if step == 0 else Stage.LIVE
 
 
+# Markets open a few hours a day, so bars come in bursts. More than this many in the time of a
+# window are bars of another length than the policy annualises by: their Sharpe has no unit (I9).
+DENSITY_MAX = 10.0  # Observations a bar of the policy's,
+DENSITY_SLACK = 500  # beyond a first handful.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A window: what the policy asks, what has been observed, and the share of it (0 to 1)."""
@@ -37,6 +43,7 @@ class Progress:
     observed_sec: float
     required_observations: int
     observations: int
+    bar_sec: float  # Of the policy: a year over its periods_per_year.
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -65,6 +72,12 @@ class Progress:
                 Reason.OBSERVATIONS_INSUFFICIENT,
                 f"{self.stage} observations: {self.observations} of {self.required_observations}",
             ),
+            (
+                self.observations <= DENSITY_SLACK + DENSITY_MAX * self.observed_sec / self.bar_sec,
+                Reason.OBSERVATIONS_INSUFFICIENT,
+                f"{self.stage}: {self.observations} observations in {in_words(self.observed_sec)} "
+                f"are no bars of {in_words(self.bar_sec)}; see the policy's periods_per_year",
+            ),
         )
         return [(reason, detail) for holds, reason, detail in checks if not holds]
 
@@ -89,6 +102,7 @@ def progress(view: WorldView, row: int, stage: Stage, policy: Policy) -> Progres
         observed_sec=observed / 1e6,
         required_observations=window.min_observations,
         observations=points,
+        bar_sec=policy.data.bar.total_seconds(),
         started_at=instant_or_none(first),
         ended_at=instant_or_none(last),
     )

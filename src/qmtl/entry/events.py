@@ -6,6 +6,7 @@ with the next one, without a gap and without a duplicate.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from time import monotonic
 from typing import Annotated, Final
 
 from fastapi import Query, Response
@@ -94,7 +95,7 @@ def _start(call: Call, world_id: WorldId, after: int | None) -> int:
 
 
 async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[bytes]:
-    bell, quiet = call.services.bell, 0.0
+    bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
         yield f"retry: {RETRY_MS}\n\n".encode()
@@ -105,9 +106,8 @@ async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[by
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq
                 yield framed(world_id, entry)
-            quiet = 0.0 if entries else quiet + POLL_SEC
-            if quiet >= QUIET_SEC:
-                quiet = 0.0
+            if monotonic() - asked_at >= QUIET_SEC:  # However much there was to tell meanwhile.
+                asked_at = monotonic()
                 if not await run_in_threadpool(_still_may, call, world_id):
                     return
                 yield b": quiet\n\n"

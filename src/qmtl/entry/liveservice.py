@@ -112,10 +112,15 @@ def apply(call: CallIn, world_id: WorldIn) -> Response:
     """Through the gate: live, or 409 with every reason, recorded."""
     asked = call.read(bodies.Run)
     sid, run_id = StrategyId(asked.strategy_id), RunId(asked.run_id)
-    found = promotions.apply(call.store, world_id, call.by(world_id), sid, run_id)
-    if isinstance(found, Blocked):
-        return blocked(found)
-    return call.answer(answers_live.activation(call.store.load(world_id), sid))
+    by = call.by(world_id)
+
+    def job() -> Response:  # Answered from the world it made, not from what came after.
+        found = promotions.apply(call.store, world_id, by, sid, run_id)
+        if isinstance(found, Blocked):
+            return blocked(found)
+        return call.answer(answers_live.activation(call.store.load(world_id), sid))
+
+    return call.store.write(job)
 
 
 def blocked(found: Blocked) -> Response:
@@ -139,7 +144,7 @@ def auto_apply(call: CallIn, world_id: WorldIn) -> Response:
     return call.answer(answers_live.auto_applied(call.store.load(world_id), done))
 
 
-@ROUTES.writes("POST", W + "/demote", {200: jl.StandingJson}, takes=bodies.Demote)
+@ROUTES.writes("POST", W + "/demote", {200: jl.StandingJson}, takes=bodies.Demote, keyed=False)
 def demote(call: CallIn, world_id: WorldIn) -> Response:
     """Down, and held there until released.  Asks for nothing."""
     asked = call.read(bodies.Demote)
@@ -184,7 +189,9 @@ def get_activation(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked =
     return call.answer({"world_id": world_id, "activations": live})
 
 
-@ROUTES.writes("PUT", W + "/activation", {200: jl.ActivationJson}, takes=bodies.Activation)
+@ROUTES.writes(
+    "PUT", W + "/activation", {200: jl.ActivationJson}, takes=bodies.Activation, keyed=False
+)
 def put_activation(call: CallIn, world_id: WorldIn) -> Response:
     """Freeze, drain, weight down, deactivate; and up again to what was applied."""
     asked = call.read(bodies.Activation)

@@ -57,6 +57,11 @@ HOPS: Final = frozenset(
 KEPT: Final = "The world service is away: the submission is kept, and forwarded when it is back."
 
 
+# What may lower a decision, by its method or the end of its path.
+LOWERING = frozenset({"PATCH", "PUT", "DELETE"})
+LOWERS = ("/kill", "/demote", "/set-default", "/restatements", "/reject")
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What the world decided, and when, on a clock that only goes forward, it was asked."""
@@ -72,6 +77,7 @@ class Gateway:
         self.world_url = world_url.rstrip("/")
         self.spool, self.clock = spool, clock
         self.held: dict[tuple[str, str, str], Told] = {}
+        self.lowered_at = 0.0  # Monotonic: when something that may lower a decision passed.
         self.more = asyncio.Event()
         self.closing = asyncio.Event()
 
@@ -119,7 +125,16 @@ class Gateway:
     async def forward(self, request: Request) -> Response:
         """Any request, as it came; the answer, as it comes."""
         body = await body_of(request, BULK_BYTES_MAX)
-        return self.passed(await self.send(request, body))
+        try:
+            return self.passed(await self.send(request, body))
+        finally:
+            if request.method in LOWERING or request.url.path.endswith(LOWERS):
+                self.forget()
+
+    def forget(self) -> None:
+        """INVARIANT: what was decided before a kill that passed here is not told after it."""
+        self.held.clear()
+        self.lowered_at = monotonic()
 
     def passed(self, answer: httpx.Response) -> Response:
         headers = {k: v for k, v in answer.headers.items() if k.lower() not in HOPS}
@@ -163,7 +178,7 @@ class Gateway:
             return self.lowered(request, asked_at, UpstreamAway("The world service fails."))
         key = _key(request)
         self.held.pop(key, None)
-        if answer.status_code == HTTPStatus.OK:
+        if answer.status_code == HTTPStatus.OK and asked_at > self.lowered_at:
             self.held[key] = Told(orjson.loads(content), asked_at)
             while len(self.held) > HELD_MAX:
                 del self.held[next(iter(self.held))]

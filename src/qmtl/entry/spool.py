@@ -19,6 +19,8 @@ from qmtl.core.errors import UpstreamAway
 from qmtl.core.times import micros
 
 FILES_MAX: Final = 1_000  # A world that is away for longer needs a person, not a longer queue.
+BYTES_MAX: Final = 256 << 20  # Whoever sends them is known only once the world is back.
+REFUSED_MAX: Final = 100  # To look at; older ones go.
 FOLDER_MODE: Final = 0o700
 SECRET_MODE: Final = 0o600  # It holds the submitter's credential, to be forwarded as theirs.
 SUFFIX: Final = ".json"
@@ -58,6 +60,8 @@ class Spool:
                 return kept.digest
             if len(waiting) >= FILES_MAX:
                 raise UpstreamAway(f"{FILES_MAX} submissions wait already.")
+            if sum(each.stat().st_size for each in waiting) + len(kept.body) * 4 // 3 > BYTES_MAX:
+                raise UpstreamAway(f"{BYTES_MAX >> 20} MiB of submissions wait already.")
             path = self._folder / f"{micros(now):020d}-{kept.digest}{SUFFIX}"
             told = {
                 "authorization": kept.authorization,
@@ -91,6 +95,8 @@ class Spool:
         said = {"status": status, "answer": answer.decode(errors="replace"), "body": told["body"]}
         self._write(self._folder / REFUSED / path.name, orjson.dumps(said))
         self.done(path)
+        for old in sorted((self._folder / REFUSED).iterdir())[:-REFUSED_MAX]:
+            old.unlink(missing_ok=True)
 
     def _write(self, path: Path, content: bytes) -> None:
         """Whole or not at all, whenever the power goes."""

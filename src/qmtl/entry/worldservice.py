@@ -82,7 +82,9 @@ def get_world(call: CallIn, world_id: WorldIn) -> Response:
     return shown(call, world_id)
 
 
-@ROUTES.writes("PATCH", W, {200: j.WorldJson, 202: j.PendingJson}, takes=bodies.WorldChange)
+@ROUTES.writes(
+    "PATCH", W, {200: j.WorldJson, 202: j.PendingJson}, takes=bodies.WorldChange, keyed=False
+)
 def change(call: CallIn, world_id: WorldIn) -> Response:
     """Allow live or not; suspend, archive, activate.  Both at once are one step."""
     asked, by = call.read(bodies.WorldChange), call.by(world_id)
@@ -104,7 +106,7 @@ def change(call: CallIn, world_id: WorldIn) -> Response:
     return shown(call, world_id) if pending is None else waiting(call, world_id, pending)
 
 
-@ROUTES.writes("POST", W + "/kill", {200: j.WorldJson}, takes=bodies.Because)
+@ROUTES.writes("POST", W + "/kill", {200: j.WorldJson}, takes=bodies.Because, keyed=False)
 def kill(call: CallIn, world_id: WorldIn) -> Response:
     """All weights to 0, gates closed, now."""
     worlds.kill(call.store, world_id, call.by(world_id), call.read(bodies.Because).reason)
