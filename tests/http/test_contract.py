@@ -349,3 +349,18 @@ def test_a_strategy_that_was_never_run_is_compute_only(ready: Harness) -> None:
     ready.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "bare"})
     told = ready.ok("ann", "GET", f"/worlds/{W}/decide?strategy_id=bare")
     assert told["effective_mode"] == "compute-only"
+
+
+def test_a_lease_is_changed_only_while_it_is_the_one_that_was_seen(ready: Harness) -> None:
+    with_live(ready)
+    path = f"/worlds/{W}/activation"
+    seen = ready.call("rea", "GET", f"{path}?strategy_id=s1").headers["etag"]
+    body = {"strategy_id": "s1", "freeze": True}
+    frozen = ready.call("olga", "PUT", path, body, headers={"If-Match": seen})
+    assert frozen.json()["freeze"]
+    before = ready.state()
+    body = {"strategy_id": "s1", "freeze": False}
+    stale = ready.call("olga", "PUT", path, body, headers={"If-Match": seen})
+    assert stale.status_code == 412
+    assert ready.state() == before
+    assert not ready.ok("olga", "PUT", path, body)["freeze"], "asked for only by who asks for it"

@@ -7,6 +7,7 @@ from hashlib import sha256
 from qmtl.core.campaign import breakers
 from qmtl.core.errors import Conflict, UnknownSnapshot
 from qmtl.core.facts import Fact, SeriesRestated
+from qmtl.core.fold import entries
 from qmtl.core.names import Digest, Phase, Reason, Stage, StrategyId, WorldId
 from qmtl.core.promotion import demote
 from qmtl.core.snapshot import TTL_SEC_MAX, PostedSeries, RiskSnapshot, restate
@@ -34,22 +35,22 @@ def post(
     commit.  Raises Conflict for a version that holds other content, or for changed history.
     """
 
-    def decide(view: WorldView) -> tuple[bool, Sequence[Fact]]:
+    def decide(view: WorldView) -> tuple[tuple[StoredSnapshot, bool], Sequence[Fact]]:
         known = store.snapshot(world_id, posted.version)
         if known is not None:
             if known.fact.content != posted.content:
                 raise Conflict(f"Snapshot version {posted.version} holds other content.")
-            return False, ()
+            return (known, False), ()
         fact = stored(view, posted, lambda sid: store.series(world_id, sid, posted.stage), by.now)
         facts: tuple[Fact, ...] = (fact,)
         if posted.stage is Stage.LIVE:
             facts += breakers(foreseen(view, facts, by), fact.points.strategies)
-        return True, facts
+        first = entries(view, facts, by.actor, by.now)[0]
+        made = StoredSnapshot(seq=first.seq, created_at=first.at, actor=first.actor, fact=fact)
+        return (made, True), facts
 
-    created = step(
-        store, world_id, by, decide, reads=BOTH if posted.stage is Stage.LIVE else EVIDENCE
-    )
-    return get(store, world_id, posted.version), created
+    reads = BOTH if posted.stage is Stage.LIVE else EVIDENCE
+    return step(store, world_id, by, decide, reads=reads)
 
 
 def restatement(

@@ -43,6 +43,13 @@ KEY_HEADER: Final = {
     "description": "The same key with the same request answers as the first time.",
     "schema": {"type": "string", "pattern": KEY_PATTERN},
 }
+IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "An ETag: only while it is current, else 412.",
+    "schema": {"type": "string"},
+}
 POLICY: Final = "Policy"
 _REF: Final = "#/components/schemas/"
 

@@ -56,10 +56,10 @@ def named(content: object) -> str:
     return sha256(dumped(content)).hexdigest()[:32]
 
 
-def _names(told: str, tag: str) -> bool:
-    """Whether If-None-Match names what there is; weakly, as RFC 9110 compares it."""
-    given = [each.strip().removeprefix("W/") for each in told.split(",")]
-    return "*" in given or tag.removeprefix("W/") in given
+def names(told: str, tag: str) -> bool:
+    """Whether If-Match or If-None-Match names what there is; weakly, as RFC 9110 compares it."""
+    given = [each.strip().removeprefix("W/").strip('"') for each in told.split(",")]
+    return "*" in given or tag.removeprefix("W/").strip('"') in given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Call:
             return Response(body, status, media_type=JSON)
         tag = f'W/"{etag or sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
-        if _names(self.headers.get("if-none-match", ""), tag):
+        if names(self.headers.get("if-none-match", ""), tag):
             return Response(None, 304, headers)
         return Response(body, status, headers, JSON)
 

@@ -9,13 +9,13 @@ from qmtl.adapters.wire import shapes_live as jl
 from qmtl.adapters.wire.fields import ID_PATTERN
 from qmtl.app import decisions, promotions
 from qmtl.app.step import world
-from qmtl.core.errors import Invalid
+from qmtl.core.errors import Changed, Invalid
 from qmtl.core.names import Digest, RunId, StrategyId
 from qmtl.core.promotion import Blocked
 from qmtl.core.view import WorldView
 
 from . import problems
-from .contract import Routes
+from .contract import IF_MATCH, Routes
 from .door import (
     PAGE_DEFAULT,
     Call,
@@ -25,6 +25,7 @@ from .door import (
     StrategyAsked,
     WorldIn,
     named,
+    names,
     page,
 )
 
@@ -184,19 +185,36 @@ def get_activation(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked =
     """A strategy's lease; without one, all that are live."""
     view = world(call.store, world_id)
     if strategy_id is not None:
-        return call.answer(answers_live.activation(view, strategy_id))
+        return lease(call, view, strategy_id)
     live = [answers_live.activation(view, sid) for sid in sorted(view.live)]
     return call.answer({"world_id": world_id, "activations": live})
 
 
 @ROUTES.writes(
-    "PUT", W + "/activation", {200: jl.ActivationJson}, takes=bodies.Activation, keyed=False
+    "PUT",
+    W + "/activation",
+    {200: jl.ActivationJson},
+    takes=bodies.Activation,
+    refuses=(412,),
+    headers=(IF_MATCH,),
+    keyed=False,
 )
 def put_activation(call: CallIn, world_id: WorldIn) -> Response:
-    """Freeze, drain, weight down, deactivate; and up again to what was applied."""
+    """Freeze, drain, weight down, deactivate; and up again to what was applied.
+
+    With If-Match, only while the lease is the one that it names.
+    """
     asked = call.read(bodies.Activation)
     sid, by = StrategyId(asked.strategy_id), call.by(world_id)
-    return lease(call, decisions.lower(call.store, world_id, by, sid, asked.meaning()), sid)
+    told = call.headers.get("if-match")
+
+    def job() -> Response:
+        held = answers_live.activation(world(call.store, world_id), sid)
+        if told is not None and not names(told, held["etag"]):
+            raise Changed(f"The lease is {held['etag']} now.")
+        return lease(call, decisions.lower(call.store, world_id, by, sid, asked.meaning()), sid)
+
+    return call.store.write(job)
 
 
 @ROUTES.writes(
@@ -211,4 +229,5 @@ def acknowledge(call: CallIn, world_id: WorldIn) -> Response:
 
 
 def lease(call: Call, view: WorldView, sid: StrategyId) -> Response:
-    return call.answer(answers_live.activation(view, sid))
+    told = answers_live.activation(view, sid)
+    return call.answer(told, etag=told["etag"])

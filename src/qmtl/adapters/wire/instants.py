@@ -38,9 +38,9 @@ def parse(text: str) -> datetime:
 def parse_column(texts: Sequence[str]) -> Int64:
     """Microseconds since 1970 UTC, shape (n,), not to be written to.
 
-    Raises ValueError as `parse` does.  Times that end in `Z` take a fast path, a fifth of a
-    microsecond each; a column that came just before is not parsed again, since the series of one
-    snapshot mostly have the same times.
+    Raises ValueError as `parse` does.  Times that end in `Z` or `+00:00` take a fast path, a fifth
+    of a microsecond each; a column that came just before is not parsed again, since the series of
+    one snapshot mostly have the same times.
     """
     joined = "\n".join(texts) + "\n" if len(texts) else ""
     # A text with a line break in it would be two times.
@@ -52,7 +52,9 @@ def parse_column(texts: Sequence[str]) -> Int64:
 @lru_cache(maxsize=2)
 def _plain_utc(joined: str) -> Int64:
     try:
-        plain = np.array(joined.replace("Z", "").split("\n")[:-1], dtype="datetime64[us]")
+        plain = np.array(
+            joined.replace("+00:00", "").replace("Z", "").split("\n")[:-1], dtype="datetime64[us]"
+        )
     except ValueError:
         raise ValueError("one of the times is no time that there is") from None
     column = plain.astype(np.int64)
