@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from qmtl.adapters.sql.errors import FolderInUse
-from qmtl.core.errors import Conflict, Invalid
+from qmtl.core.errors import Invalid
 from qmtl.entry import server, wiring
 from qmtl.entry.wiring import Exposed, Part, Settings, opened
 from tests.http.harness import (
@@ -110,7 +110,7 @@ def test_a_folder_has_one_server(tmp_path: Path) -> None:
 def test_an_address_has_one_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Conflict, match="cannot listen"):
+        with pytest.raises(server.CannotListen, match=r"127\.0\.0\.1, port"):
             server.run(Settings(data=tmp_path, port=port))
     assert not list(tmp_path.iterdir()), "nothing was made"
 

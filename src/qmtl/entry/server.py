@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from qmtl.core.errors import Conflict
+from qmtl.core.errors import Refusal
 
 from .wiring import Opened, Settings, opened
 
@@ -38,7 +38,7 @@ class Server(uvicorn.Server):
 def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; then finish what runs, and close the store.
 
-    Says where the credential is and what it listens on, never the credential.  Raises Conflict
+    Says where the credential is and what it listens on, never the credential.  Raises CannotListen
     when the address is taken, and whatever `wiring.opened` raises.
     """
     say = say or _print
@@ -74,12 +74,16 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
     """The signal has been heard; the server stops by itself."""
 
 
+class CannotListen(Refusal):
+    """The server cannot listen there."""
+
+
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise Conflict(f"It cannot listen on {host}, port {port}: {error.strerror}.") from error
+        raise CannotListen(f"{host}, port {port}: {error.strerror}.") from error
     # Inherited by what it accepts. An answer in two writes would wait 40 ms for the client's
     # delayed acknowledgement of the first; asyncio sees no TCP in a socket it has not made.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

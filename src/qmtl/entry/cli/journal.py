@@ -35,7 +35,8 @@ def list_(
                 output.line(json.dumps(entry))
             return
         rows = [(e["seq"], e["at"], e["actor"], e["kind"], _brief(e["fact"])) for e in entries]
-    output.table(("seq", "at", "actor", "kind", "fact"), rows, empty="nothing happened yet")
+    nothing = f"nothing happened after entry {after}" if after else "nothing happened yet"
+    output.table(("seq", "at", "actor", "kind", "fact"), rows, empty=nothing)
 
 
 def _brief(fact: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qmtl.core.times import in_words
+
 from . import output
 from .context import AnyStrategy, Json, Reason, Strategy, World, connect, duration, name_and_value
 
@@ -196,4 +198,5 @@ def extend(
         told = client.extend(world, strategy, by, reason)
     if as_json:
         return output.as_json(told)
-    output.line(f"{strategy} is in {told['phase']}, extended by {told['extension_sec']:g} s in all")
+    more = in_words(told["extension_sec"])
+    output.line(f"{strategy} is in {told['phase']}, extended by {more} in all")
