@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from immutables import Map
 
-from qmtl.core.decision import DECISION_TTL, DecisionEnvelope, decide, floor, newer, permitted
+from qmtl.core.decision import (
+    DECISION_TTL,
+    SILENCE_LAGS_MAX,
+    DecisionEnvelope,
+    decide,
+    floor,
+    newer,
+    permitted,
+)
 from qmtl.core.errors import UnknownStrategy
 from qmtl.core.names import Mode, Phase, Reason, Stage, StrategyId, WorldId, WorldState
 from qmtl.core.times import instant
@@ -166,7 +174,7 @@ def test_when_nobody_can_be_asked_it_is_the_floor() -> None:
 
 
 def test_a_live_strategy_that_nobody_hears_of_is_lowered_until_it_is_heard() -> None:
-    lag = POLICY.data.max_lag
+    lag = SILENCE_LAGS_MAX * POLICY.data.max_lag
     view = climbing()
     heard = instant(int(view.tracks[Stage.LIVE].last_t[0]))
     assert decide(view, ALPHA, heard + lag).effective_mode is Mode.LIVE

@@ -14,6 +14,7 @@ from .times import instant
 from .view import WorldView
 
 DECISION_TTL = timedelta(seconds=300)  # How long a client cut off may go on as it was told.
+SILENCE_LAGS_MAX = 3  # With five days of lag, longer than any market closes for holidays.
 DOMAINS = {Mode.COMPUTE_ONLY: "backtest", Mode.PAPER: "dryrun", Mode.LIVE: "live"}
 
 
@@ -94,8 +95,8 @@ def _decided(
 def _live(view: WorldView, strategy_id: StrategyId, now: datetime) -> tuple[Mode, float, list[str]]:
     """INVARIANT: `live` needs the world's leave now, not only at the time of promotion (I1).
 
-    And it needs to be watched: without returns for longer than `data.max_lag`, compute-only until
-    they come again.  Nothing is demoted by silence alone.
+    And it needs to be watched: without returns for SILENCE_LAGS_MAX times `data.max_lag`,
+    compute-only until they come again.  Nothing is demoted by silence alone.
     """
     held = view.live.get(strategy_id)
     if held is None or view.killed or not view.allow_live:
@@ -106,7 +107,8 @@ def _live(view: WorldView, strategy_id: StrategyId, now: datetime) -> tuple[Mode
         )
         return Mode.COMPUTE_ONLY, 0.0, [reason for holds, reason in checks if not holds]
     version = view.candidates[held.candidate_id].policy_version
-    if now - _heard_at(view, strategy_id) > view.policies[version].policy.data.max_lag:
+    lag = view.policies[version].policy.data.max_lag
+    if now - _heard_at(view, strategy_id) > SILENCE_LAGS_MAX * lag:
         return Mode.COMPUTE_ONLY, 0.0, [Reason.RISK_SNAPSHOT_STALE]
     if held.freeze:
         return Mode.COMPUTE_ONLY, 0.0, [Reason.FROZEN]

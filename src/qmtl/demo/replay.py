@@ -27,6 +27,7 @@ class Desk:
     """Everyone who works in the demo, each with a credential of their own."""
 
     admin: Client
+    author: Client
     producer: Client
     loop: Client
     approvers: tuple[Client, ...]

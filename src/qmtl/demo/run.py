@@ -8,13 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -43,20 +42,21 @@ class Server:
     process: subprocess.Popen[str]
 
 
-def main(out: Path, *, serve: bool = False, port: int = 0) -> int:
-    """Play the demo; results in `out`. With `serve` the server stays up until interrupted."""
+def main(out: Path, *, serve: bool = False, port: int = 0, until: date = REPLAY_UNTIL) -> int:
+    """Play the demo up to a day; results in `out`. With `serve` the server stays up after it."""
     console = Console()
     data = _fresh(out / "data")
-    prices = us_large_caps().between(date(1990, 1, 1), REPLAY_UNTIL)
+    prices = us_large_caps().between(date(1990, 1, 1), until)
     known = prices.between(date(1990, 1, 1), BACKTEST_UNTIL)
     began = moment(known.times[-1])
-    with _server(data, began, port) as server:
-        desk = _desk(server)
+    with ExitStack() as opened:
+        server = opened.enter_context(_server(data, began, port))
+        desk = _desk(server, opened)
         console.print(
             f"A world of its own at {server.url}: backtests on {len(known.times):,} days to "
-            f"{BACKTEST_UNTIL}, then every day to {REPLAY_UNTIL}.\n"
+            f"{BACKTEST_UNTIL}, then every day to {until}.\n"
         )
-        story = _play(desk, server, prices, known, began, console)
+        story = _play(desk, prices, known, began, console)
         told(story, console)
         write(story, out)
         console.print(f"\nsummary.json, timeline.txt and the server's data are in {out}.")
@@ -67,16 +67,13 @@ def main(out: Path, *, serve: bool = False, port: int = 0) -> int:
     return 0
 
 
-def _play(
-    desk: Desk, server: Server, prices: Prices, known: Prices, began: datetime, console: Console
-) -> Story:
+def _play(desk: Desk, prices: Prices, known: Prices, began: datetime, console: Console) -> Story:
     backtests: dict[str, Backtest] = {}
     stopped: dict[str, str] = {}
     candidates = strategies(prices.between(date(1990, 1, 1), FITTED_UNTIL))
     days = sum(began < moment(t) for t in prices.times)
     with _progress(console) as progress:
         task = progress.add_task("backtest and submit", total=len(candidates))
-        author = _client(server, "ana", ["author"])
         for strategy in candidates:
             name = name_of(strategy)
             try:
@@ -86,7 +83,7 @@ def _play(
                     prices=known,
                     strategy_id=name,
                     variants_tried=VARIANTS if name == f"best-of-{VARIANTS}" else 1,
-                    client=author,
+                    client=desk.author,
                 )
                 backtests[name] = _whole(strategy, prices)
             except StrategyRejected as leak:
@@ -133,25 +130,24 @@ def _whole(strategy: HasWeights, prices: Prices) -> Backtest:
     return Engine().backtest(weights_of(strategy, prices.values), prices)
 
 
-def _desk(server: Server) -> Desk:
+def _desk(server: Server, opened: ExitStack) -> Desk:
     """Makes the world, its policy, and a credential for everyone."""
-    admin = Client(server.url, server.admin_token)
+    admin = opened.enter_context(Client(server.url, server.admin_token))
+
+    def hired(actor: str, *roles: str) -> Client:
+        made = admin.create_token(actor=actor, roles=roles, world=WORLD)
+        return opened.enter_context(Client(server.url, made["token"]))
+
     admin.create_world(WORLD, name="US large caps", allow_live=True)
     policy = files("qmtl.demo").joinpath("policy.yaml").read_text()
     admin.add_policy(WORLD, policy)
     return Desk(
         admin=admin,
-        producer=_client(server, "desk", ["producer"]),
-        loop=_client(server, "loop", ["operator"]),
-        approvers=(_client(server, "rita", ["approver"]), _client(server, "omar", ["approver"])),
+        author=hired("ana", "author"),
+        producer=hired("desk", "producer"),
+        loop=hired("loop", "operator"),
+        approvers=(hired("rita", "approver"), hired("omar", "approver")),
     )
-
-
-def _client(server: Server, actor: str, roles: Sequence[str]) -> Client:
-    made: dict[str, Any] = Client(server.url, server.admin_token).create_token(
-        actor=actor, roles=list(roles), world=WORLD
-    )
-    return Client(server.url, made["token"])
 
 
 @contextmanager
@@ -174,6 +170,8 @@ def _server(data: Path, at: datetime, port: int) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _until_interrupted(process: subprocess.Popen[str]) -> None:
