@@ -1,4 +1,4 @@
-"""Was it right to go live?  Told from the journal alone, by other code than the gate's.
+"""The journal read a second time, plainly: where everyone stands, and was it right to go live?
 
 Nothing here calls `clear_for_live`, `progress`, `freshness`, `evaluate`, the fold or a view: it
 reads the facts that came before a promotion and works out, slowly and plainly, what I1 asks for.
@@ -16,7 +16,8 @@ import numpy as np
 from qmtl.core import facts as f
 from qmtl.core.names import Phase, Stage, StrategyId, Verdict, WorldState
 from qmtl.core.policy import AutoApply, Disabled, ManualApproval, Policy
-from qmtl.core.times import instant
+from qmtl.core.times import instant, instant_or_none
+from qmtl.core.view import Approved, Proposed, WorldView
 
 Point = tuple[datetime, float, bool, timedelta]  # When, how much, in time, and the longest gap.
 
@@ -100,6 +101,9 @@ def read(past: Past, entry: f.Entry) -> None:
             past.policies[version] = policy
         case f.DefaultPolicySet(version=version):
             past.default = version
+            for life in past.lives.values():
+                for candidate in life.candidates.values():
+                    candidate.open = candidate.open and candidate.policy_version == version
         case f.StrategyBound(strategy_id=sid):
             life = past.lives.setdefault(sid, Life(fact.author, fact.fingerprint))
             life.fingerprint = fact.fingerprint
@@ -223,12 +227,76 @@ def _restated(past: Past, entry: f.Entry, fact: f.SeriesRestated) -> None:
 
 def _evaluated(past: Past, fact: f.EvaluationsRecorded) -> None:
     for run in fact.runs:
-        past.lives[run.strategy_id].verdicts[fact.stage] = (run.verdict, fact.policy_version)
+        life = past.lives[run.strategy_id]
+        _, version = life.verdicts.get(fact.stage, (None, 0))
+        in_paper = fact.stage is Stage.PAPER and life.phase is Phase.PAPER
+        if in_paper and version != fact.policy_version:
+            life.selected = None  # Another policy selected it, if any did.
+        life.verdicts[fact.stage] = (run.verdict, fact.policy_version)
     for sid in fact.cohort:
         past.lives[sid].selected = (sid in fact.selected, fact.policy_version)
 
 
-# ---- The question ------------------------------------------------------------------------------
+# ---- The questions -----------------------------------------------------------------------------
+
+PHASE = {Stage.BACKTEST: Phase.BACKTEST, Stage.PAPER: Phase.PAPER, Stage.LIVE: Phase.LIVE}
+
+
+def disagreements(past: Past, view: WorldView) -> list[str]:
+    """Where a view says otherwise than the journal, read this way."""
+    told = []
+    for sid, life in past.lives.items():
+        row = view.strategies[sid].row
+        standings, paper = view.standings, view.tracks[Stage.PAPER]
+        waiting = [view.candidates[cid] for cid in view.current.get(sid, ())]
+        open_ = {c.candidate_id for c in waiting if isinstance(c.standing, Proposed | Approved)}
+        pairs: list[tuple[str, object, object]] = [
+            ("phase", view.phase(row), life.phase),
+            ("held", bool(standings.held[row]), life.held),
+            ("step", int(standings.step[row]), life.step),
+            ("selected", bool(standings.selected[row]), bool(life.selected and life.selected[0])),
+            ("open", open_, {cid for cid, c in life.candidates.items() if c.open}),
+            ("window", instant_or_none(int(paper.window_from[row])), life.since.get(Stage.PAPER)),
+        ]
+        for stage in (Stage.PAPER, Stage.LIVE):
+            seconds, count, returns = life.window(stage)
+            track = view.tracks[stage]
+            verdict = life.verdicts.get(stage)
+            pairs += [
+                (f"{stage} seconds", int(track.window_us[row]) / 1e6, seconds),
+                (f"{stage} points", int(track.window_points[row]), count),
+                (f"{stage} verdict", view.verdict(row, stage), verdict and verdict[0]),
+                (f"{stage} drawdown", f"{track.drawdown[row]:.9f}", f"{_drawdown(returns):.9f}"),
+            ]
+        told += [f"{sid} {what}: {a} not {b}" for what, a, b in pairs if a != b]
+    live = {sid: a.applied_weight for sid, a in view.live.items()}
+    if live != {sid: life.weight for sid, life in past.live().items()}:
+        told.append(f"live: {live}")
+    return told
+
+
+def unfair(past: Past, entry: f.Entry) -> list[str]:
+    """Why this selection should not have been made: not among all rivals, or of who fails."""
+    fact = entry.fact
+    if not isinstance(fact, f.EvaluationsRecorded) or not fact.cohort:
+        return []
+    phase = PHASE.get(fact.stage)
+    rivals = {
+        sid
+        for sid, life in past.lives.items()
+        if life.phase is phase and life.points.get(fact.stage)
+    }
+    verdicts = {sid: past.lives[sid].verdicts.get(fact.stage, (None,))[0] for sid in rivals}
+    verdicts |= {run.strategy_id: run.verdict for run in fact.runs}
+    checks = (
+        (set(fact.cohort) == rivals, f"{fact.cohort} are not the rivals, {rivals}"),
+        (set(fact.selected) <= rivals, f"{fact.selected} are not of the rivals"),
+        (
+            all(verdicts[sid] is Verdict.PASS for sid in set(fact.selected) & rivals),
+            f"{fact.selected} did not all pass",
+        ),
+    )
+    return [why for holds, why in checks if not holds]
 
 
 def unjustified(past: Past, entry: f.Entry) -> list[str]:
@@ -305,7 +373,7 @@ def _of_evidence(past: Past, life: Life, sid: StrategyId, stage: Stage, now: dat
     yield limit is None or worst <= limit, f"stress {worst} of {limit}"
     known: dict[str, Callable[[], float]] = {
         "sharpe_annual": lambda: _sharpe(returns, policy.data.periods_per_year),
-        "max_drawdown": lambda: _drawdown(returns),
+        "max_drawdown": lambda: _drawdown(returns) if returns else math.nan,
         "stress_loss_max": lambda: worst,
         "trades_total": lambda: (snapshot.stats or {}).get(sid, {}).get("trades_total", math.nan),
     }
@@ -331,7 +399,7 @@ def _drawdown(returns: Sequence[float]) -> float:
         equity = max(0.0, equity * (1 + r))
         peak = max(peak, equity)
         worst = max(worst, 1 - equity / peak)
-    return worst if returns else math.nan
+    return worst
 
 
 def _correlated(past: Past, life: Life, sid: StrategyId) -> Checks:
