@@ -218,7 +218,9 @@ def life(seed: int) -> WorldView:
 
 @pytest.mark.parametrize("seed", range(EXAMPLES or LIVES))
 def test_a_life_keeps_the_invariants(seed: int) -> None:
-    life(seed if not EXAMPLES else Random().randrange(2**32))
+    seed = seed if not EXAMPLES else Random().randrange(2**32)
+    print(f"seed {seed}")  # Shown when it fails: `life(seed)` replays it.
+    life(seed)
 
 
 def test_a_life_from_a_seed_is_the_same_every_time() -> None:

@@ -169,8 +169,9 @@ def _selection(
     """The rivals and those selected from them; None when this cohort selects nobody.
 
     Who is no rival is judged like the others, but neither takes a place nor stands in the way.
+    Rivalry is for the way to live: of those that are live, none is selected anew.
     """
-    rivals = set(campaign.rivals(view, stage))
+    rivals = set(campaign.rivals(view, stage)) if stage is Stage.PAPER else set()
     if not rivals or not {run.strategy_id for run in runs} >= rivals:
         return None
     runs = tuple(run for run in runs if run.strategy_id in rivals)

@@ -15,6 +15,7 @@ from qmtl.core.activation import Change
 from qmtl.core.errors import Refusal
 from qmtl.core.names import ActorId, Phase, RunId, Stage, StrategyId, WorldState
 from qmtl.core.snapshot import PostedSeries
+from qmtl.core.times import instant
 
 from . import cast, policies, returns
 from .returns import Kind
@@ -71,9 +72,13 @@ def bar_of_all(rng: Random, scene: Scene, stage: Stage, kind: Kind) -> Command:
 
 def bar_at_any_time(rng: Random, scene: Scene) -> Command:
     """Late, on time, or of the future; and perhaps without its stress."""
-    sid, stage = someone(rng, scene), rng.choice(list(Stage))
+    sid, stage = someone(rng, scene), rng.choice([Stage.PAPER, Stage.LIVE, *Stage])
     bar = {sid: returns.bar(rng.choice(list(Kind)), rng)}
     at = scene.now - rng.choice([0, 0, rng.randint(-3, 24 * 14)]) * HOUR
+    held = scene.store.series(scene.world_id, sid, stage)
+    if len(held.t) and rng.random() < 0.5:  # Somewhere since the last one, however long that is.
+        last = instant(int(held.t[-1]))
+        at = last + (scene.now - last) * rng.random()
     ttl_sec = rng.choice([0, 1, 900, 86_400])
     loss = rng.choice([None, 0.0, 0.2, 0.6, 1.5])
     stress = None if loss is None else {sid: {"crash": loss}}
@@ -226,13 +231,13 @@ def set_default(rng: Random, scene: Scene) -> Command:
 
 
 def time_passes(rng: Random, scene: Scene) -> Command:
-    span = rng.choice([rng.randint(1, 60), rng.randint(1, 6_000)]) * MINUTE
+    span = rng.choice([rng.randint(1, 60), rng.randint(1, 6_000), rng.randint(1, 20_000)]) * MINUTE
     return lambda s: s.wait(span)
 
 
 MAKERS: tuple[Maker, ...] = (
     *(bind, submit, bar_at_any_time, history_again, restate, evaluate, cohort, loop),
-    *(decide_on_candidate, release, apply, demote, extend, lower),
+    *(decide_on_candidate, decide_on_candidate, release, apply, demote, extend, lower, lower),
     *(close, open_, confirm, add_policy, set_default, time_passes),
 )
 

@@ -90,7 +90,7 @@ def _governance(rng: Random) -> Governance:
     nightly = Freeze(cron=f"0 {rng.randint(0, 23)} * * *", length=rng.randint(1, 6) * HOUR)
     return Governance(
         live_promotion=modes[int(rng.random() ** 1.5 * len(modes))],
-        cooldown=rng.choice([timedelta(0), HOUR, DAY]),
+        cooldown=rng.choice([timedelta(0), HOUR, 3 * DAY]),
         max_live_slots=rng.randint(1, 3),
         max_live_weight=rng.choice([0.3, 1.0]),
         freeze=(nightly,) if rng.random() < 0.2 else (),
