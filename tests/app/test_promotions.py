@@ -554,3 +554,12 @@ def test_policies_say_who_approves(store: Store) -> None:
     with pytest.raises(Forbidden):
         scene.approve(ALPHA, cast.PIA)
     assert isinstance(scene.approve(ALPHA, cast.OTTO).standing, Approved)
+
+
+def test_an_approval_taken_back_lifts_no_rejection(store: Store) -> None:
+    scene = approved(store)
+    scene.reject(ALPHA)
+    told = scene.withdraw(ALPHA, cast.PIA)
+    assert isinstance(told.standing, Rejected)
+    assert [a.by for a in told.approvals] == [cast.PETE]
+    assert R.CANDIDATE_REJECTED in blocked(scene.apply(ALPHA))

@@ -29,7 +29,11 @@ def candidate_fact(view: WorldView, entry: f.Entry, fact: f.Fact) -> WorldView:
         case f.ApprovalWithdrawn(candidate_id=cid):
             candidate = view.candidates[cid]
             others = tuple(a for a in candidate.approvals if a.by != entry.actor)
-            return _approvals(view, entry, replace(candidate, approvals=others))
+            fewer = replace(candidate, approvals=others)
+            if isinstance(candidate.standing, Proposed | Approved):
+                return _approvals(view, entry, fewer)
+            # INVARIANT: only a release lifts a rejection.
+            return replace(view, candidates=view.candidates.set(cid, fewer))
         case f.CandidateRejected(candidate_id=cid, reason=reason):
             return stand(view, cid, Rejected(entry.actor, entry.at, reason))
         case f.CandidateReleased(candidate_id=cid):
