@@ -39,6 +39,7 @@ from tests.worlds import (
     MINUTE,
     NOW,
     POLICY,
+    changed,
     climbing,
     governed,
     in_paper,
@@ -191,8 +192,9 @@ def test_more_time_is_for_who_ran_out_of_it() -> None:
         climbing(),
         phase(RETIRED),
         ready(standing={"phase": 3, "held": True}, track=LAST_DAY),
+        changed(ready(standing={"phase": 3}, track=LAST_DAY), Stage.BACKTEST, track={"verdict": 0}),
     ],
-    ids=["backtest", "live", "retired for something else", "retired by hand"],
+    ids=["backtest", "live", "retired for something else", "retired by hand", "restated"],
 )
 def test_nobody_else_is_extended(view: WorldView) -> None:
     with pytest.raises(Conflict):
@@ -219,7 +221,7 @@ LAST = int(JUDGED.tracks[Stage.PAPER].last_t[0])
         ("another policy", {"judged_policy": 2}, True),
         ("a day newer", {"judged_digest": b"x", "judged_t": LAST - DAY_US}, True),
         ("newer, but no day", {"judged_digest": b"x", "judged_t": LAST - DAY_US + 1}, False),
-        ("no points", {"points": 0, "judged_policy": 2}, False),
+        ("no points that count", {"window_points": 0, "judged_policy": 2}, False),
     ],
 )
 def test_due_is_what_there_is_to_learn(what: str, track: dict[str, Any], is_due: bool) -> None:
@@ -367,6 +369,16 @@ def test_with_a_selection_paper_is_judged_together() -> None:
     assert action.cohort == tuple(SIDS)
     assert action.strategy_id is None
     assert tick(view, NOW, looked) == tick(view, NOW, looked)
+
+
+def test_who_has_nothing_to_be_judged_by_holds_up_no_cohort() -> None:
+    scene = in_paper(MemoryStore(), POLICY, ALPHA, BETA)
+    scene.bar(Stage.PAPER, {BETA: 0.01}, at=scene.now - DAY)  # From before it was in paper.
+    observe(scene, Stage.PAPER, 1, ALPHA)
+    (action,) = scene.tick().actions
+    assert action.cohort == (ALPHA,)
+    scene.execute(action)
+    assert scene.tick().actions == ()
 
 
 @pytest.mark.parametrize("policy", [POLICY, LONELY, AUTO], ids=["cohort", "single", "auto"])

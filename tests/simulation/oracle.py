@@ -58,6 +58,11 @@ class Life:
         gaps = [min(b[0] - a[0], b[3]) for a, b in pairwise(mine)]
         return sum(g.total_seconds() for g in gaps), len(mine), [p[1] for p in mine]
 
+    def heard(self, stage: Stage) -> list[float]:
+        """Every return since the window began: a loss counts, however late it came."""
+        since = self.since.get(stage)
+        return [p[1] for p in self.points.get(stage, []) if since and p[0] > since]
+
 
 @dataclass
 class Past:
@@ -259,14 +264,18 @@ def disagreements(past: Past, view: WorldView) -> list[str]:
             ("window", instant_or_none(int(paper.window_from[row])), life.since.get(Stage.PAPER)),
         ]
         for stage in (Stage.PAPER, Stage.LIVE):
-            seconds, count, returns = life.window(stage)
+            seconds, count, _ = life.window(stage)
             track = view.tracks[stage]
             verdict = life.verdicts.get(stage)
             pairs += [
                 (f"{stage} seconds", int(track.window_us[row]) / 1e6, seconds),
                 (f"{stage} points", int(track.window_points[row]), count),
                 (f"{stage} verdict", view.verdict(row, stage), verdict and verdict[0]),
-                (f"{stage} drawdown", f"{track.drawdown[row]:.9f}", f"{_drawdown(returns):.9f}"),
+                (
+                    f"{stage} drawdown",
+                    f"{track.drawdown[row]:.9f}",
+                    f"{_drawdown(life.heard(stage)):.9f}",
+                ),
             ]
         told += [f"{sid} {what}: {a} not {b}" for what, a, b in pairs if a != b]
     live = {sid: a.applied_weight for sid, a in view.live.items()}
@@ -284,7 +293,7 @@ def unfair(past: Past, entry: f.Entry) -> list[str]:
     rivals = {
         sid
         for sid, life in past.lives.items()
-        if life.phase is phase and life.points.get(fact.stage)
+        if life.phase is phase and life.window(fact.stage)[1]
     }
     verdicts = {sid: past.lives[sid].verdicts.get(fact.stage, (None,))[0] for sid in rivals}
     verdicts |= {run.strategy_id: run.verdict for run in fact.runs}

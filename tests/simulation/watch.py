@@ -1,5 +1,6 @@
 """Scenes under watch: every command runs on all of them, and nothing it does goes unquestioned."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qmtl.core.errors import Refusal
@@ -29,6 +30,10 @@ def outcome(scene: Scene, command: Command) -> object:
         return Refused(type(refusal), str(refusal), refusal.reasons)
 
 
+def nothing(found: Sequence[str]) -> None:
+    assert not found, "; ".join(found)
+
+
 class Watched:
     """The same world in several stores, and what the first one's journal tells of it."""
 
@@ -54,9 +59,9 @@ class Watched:
         assert all(other == told for other in same)
         assert not (isinstance(first, Refused) and told), "a refusal changes nothing"
         for entry in told:
-            assert unfair(self.past, entry) == []
+            nothing(unfair(self.past, entry))
             if entry.fact.kind == "promotion_applied":
-                assert unjustified(self.past, entry) == []
+                nothing(unjustified(self.past, entry))
             read(self.past, entry)
         self.told = fold(self.told, told)
         applied = {e.fact.strategy_id for e in told if e.fact.kind == "promotion_applied"}
@@ -67,9 +72,9 @@ class Watched:
 
     def look(self) -> None:
         """What always holds."""
-        assert check(self.view, self.one.now) == ()
+        nothing(check(self.view, self.one.now))
         assert all(same_view(self.told, scene.view) for scene in self.scenes)
-        assert disagreements(self.past, self.view) == []
+        nothing(disagreements(self.past, self.view))
         self._series()
         self._ticks()
         self._decisions()

@@ -92,7 +92,9 @@ def extend(
         raise Invalid(f"by: {by_sec} s is not within 1..{EXTENSION_SEC_MAX}.")
     row = view.strategy(strategy_id).row
     phase = view.phase(row)
-    expired = phase is Phase.RETIRED and out_of_time(view, row, view.policy)
+    # Its backtest may have been restated since: then it would begin again, and not in paper.
+    passed = view.verdict(row, Stage.BACKTEST) is Verdict.PASS
+    expired = phase is Phase.RETIRED and passed and out_of_time(view, row, view.policy)
     if phase is not Phase.PAPER and not (expired and not view.standings.held[row]):
         raise Conflict(f"{strategy_id} is in {phase}: there is no paper campaign to extend.")
     return (f.CampaignExtended(strategy_id=strategy_id, by_sec=by_sec, reason=reason),)
@@ -156,7 +158,7 @@ def due(view: WorldView, stage: Stage) -> NDArray[np.intp]:
     policy, count = view.policy, len(view.ids)
     track, standings = view.tracks[stage], view.standings
     in_phase = standings.phase[:count] == PHASES.index(PHASE_OF[stage])
-    held = track.points[:count] > 0
+    held = _observed(view, stage)
     judged_t = track.judged_t[:count]
     never = judged_t == NEVER
     since = track.last_t[:count] - np.where(never, track.last_t[:count], judged_t)
@@ -227,13 +229,22 @@ def _evaluate(view: WorldView, stage: Stage, row: int) -> Action:
 
 
 def rivals(view: WorldView, stage: Stage) -> tuple[StrategyId, ...]:
-    """Every strategy in the phase of `stage` with returns there: whom a selection is made among."""
+    """Whom a selection is made among: all in the phase of `stage` with returns that count there.
+
+    Who has none cannot pass, and has nothing to be judged by.
+    """
     count, phase = len(view.ids), PHASE_OF.get(stage)
     if phase is None:
         return ()
     in_phase = view.standings.phase[:count] == PHASES.index(phase)
-    with_points = view.tracks[stage].points[:count] > 0
-    return tuple(view.ids[int(row)] for row in np.flatnonzero(in_phase & with_points))
+    return tuple(view.ids[int(row)] for row in np.flatnonzero(in_phase & _observed(view, stage)))
+
+
+def _observed(view: WorldView, stage: Stage) -> NDArray[np.bool_]:
+    """By row, whether there are returns that count: of a window, those since it began."""
+    track = view.tracks[stage]
+    counted = track.points if stage is Stage.BACKTEST else track.window_points
+    return counted[: len(view.ids)] > 0
 
 
 def _cohort_action(view: WorldView, rows: NDArray[np.intp]) -> list[Action]:

@@ -193,6 +193,7 @@ def _window_checks(track: Track, counts: bool) -> Checks:
     entered = track.window_from != NEVER
     equity, peak, drawdown = track.equity, track.peak, track.drawdown
     blank = (equity == 1.0) & (peak == 1.0) & (drawdown == 0.0)
+    heard = entered & (track.last_t > track.window_from)  # Late points move equity, too.
     nowhere: Bool = ~entered if not counts else np.ones(len(points), np.bool_)
     return (
         (nowhere, "a window in a stage that has none"),
@@ -209,7 +210,7 @@ def _window_checks(track: Track, counts: bool) -> Checks:
         (np.isfinite(peak) & (peak >= 1) & (peak >= equity), "peak is not the peak"),
         ((drawdown >= 0) & (drawdown <= 1), "a drawdown outside 0..1"),
         (drawdown >= 1 - equity / np.maximum(peak, 1) - WEIGHT_TOLERANCE, "a drawdown forgotten"),
-        (~none | blank, "equity moved without points"),
+        (heard | blank, "equity moved without points"),
     )
 
 
