@@ -86,6 +86,10 @@ def test_an_envelope_tells_its_term_and_its_world() -> None:
     assert told.ramp_fraction == 0.25
 
 
+def test_a_client_cut_off_goes_on_for_five_minutes() -> None:
+    assert timedelta(seconds=300) == DECISION_TTL
+
+
 def test_a_world_without_a_policy_decides_too() -> None:
     told = alpha(ready(default_version=None, standing={"phase": 0}))
     assert (told.effective_mode, told.policy_version) == (Mode.COMPUTE_ONLY, None)
@@ -167,6 +171,8 @@ def test_an_older_decision_never_replaces_a_newer() -> None:
 def test_when_nobody_can_be_asked_it_is_the_floor() -> None:
     told = floor(WorldId("w"), ALPHA, Reason.WORLDSERVICE_AWAY, NOW)
     assert (told.effective_mode, told.weight) == (Mode.COMPUTE_ONLY, 0.0)
+    assert (told.ramp_fraction, told.generation, told.reasons) == (0.0, 0, ("worldservice_away",))
+    assert (told.issued_at, told.ttl) == (NOW, DECISION_TTL)
     assert told.downgraded
     assert told.safe_mode
     assert permitted(told, timedelta(0)) is Mode.COMPUTE_ONLY

@@ -266,6 +266,12 @@ HOLDS = [
         freeze=(Freeze(cron="0 0 * * *", length=MINUTE),))),
     case("nobody asks for stress", track={"stress_loss": np.nan},
          policy=replace(POLICY, risk=replace(RISK, max_stress_loss=None))),
+    case(
+        "nobody asks for correlation",
+        live=beside(ready(), BETA),
+        dossier=replace(DOSSIER, correlations={}),
+        policy=replace(POLICY, risk=replace(RISK, max_pairwise_correlation_to_live=None)),
+    ),
     case("nobody selects", standing={"selected": False}, policy=replace(POLICY, selection=None)),
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from qmtl.core.names import Reason, Stage
+from qmtl.core.policy import RampStep
 from qmtl.core.times import NEVER, instant
 from qmtl.core.view import WorldView
 from qmtl.core.windows import Progress, evidence_stage, progress
@@ -75,6 +76,27 @@ def test_at_the_top_of_the_ramp_nothing_is_asked() -> None:
     assert of(climbing(standing={"step": 1}), Stage.LIVE).required_sec == 0.0
     short = governed(ramp=POLICY.governance.ramp[:1])
     assert progress(climbing(), 0, Stage.LIVE, short).required_sec == 0.0
+
+
+def test_each_step_asks_for_its_own() -> None:
+    ramp = tuple(
+        RampStep(fraction=fraction, observe=days * DAY)
+        for fraction, days in ((0.1, 1), (0.5, 2), (0.8, 3), (1.0, 4))
+    )
+    asked = [
+        progress(climbing(standing={"step": step}), 0, Stage.LIVE, governed(ramp=ramp))
+        for step in range(4)
+    ]
+    days = [found.required_sec / 86_400 for found in asked]
+    assert days == [2.0, 3.0, 4.0, 0.0]
+    assert {found.required_observations for found in asked} == {1}
+
+
+def test_of_nothing_nothing_was_observed() -> None:
+    nothing = {"points": 0, "first_t": NEVER, "last_t": NEVER}
+    view = ready()
+    tracks = {**view.tracks, Stage.BACKTEST: view.tracks[Stage.BACKTEST].put(0, **nothing)}  # type: ignore[arg-type]  # Columns.
+    assert of(ready(tracks=tracks), Stage.BACKTEST).observed_sec == 0.0
 
 
 def test_a_share_is_of_what_is_further_behind() -> None:
