@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from qmtl.demo.strategies import CoinFlipper, Momentum
 from qmtl.sdk.engine import Engine
 from qmtl.sdk.strategy import (
+    Fingerprint,
     HasWeights,
     StrategyError,
     fingerprint,
@@ -212,7 +213,7 @@ class Part:
 
 
 def of(share: object) -> str:
-    return fingerprint(Holds(share), DATA, ENGINE)
+    return fingerprint(Holds(share), DATA, ENGINE).digest
 
 
 # Each differs from each other.
@@ -279,14 +280,28 @@ def test_what_has_no_value_is_refused(share: object, message: str) -> None:
 
 def test_data_and_engine_count() -> None:
     prints = {
-        fingerprint(Holds(), DATA, ENGINE),
-        fingerprint(Holds(), "sha256:other", ENGINE),
-        fingerprint(Holds(), DATA, Engine(cost_bps=6)),
-        fingerprint(Holds(), DATA, Part()),
+        fingerprint(Holds(), DATA, ENGINE).digest,
+        fingerprint(Holds(), "sha256:other", ENGINE).digest,
+        fingerprint(Holds(), DATA, Engine(cost_bps=6)).digest,
+        fingerprint(Holds(), DATA, Part()).digest,
     }
     assert len(prints) == 4
     assert all(len(each) == 71 and each.startswith("sha256:") for each in prints)
     assert fingerprint(Holds(), DATA, ENGINE) == fingerprint(Holds(), DATA, Engine(5))
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        (fingerprint(holds_half, DATA, ENGINE), {"code", "parameters"}),
+        (fingerprint(Holds(0.25), DATA, ENGINE), {"parameters"}),
+        (fingerprint(Holds(), "sha256:other", ENGINE), {"data"}),
+        (fingerprint(Holds(), DATA, Engine(cost_bps=6)), {"engine"}),
+    ],
+)
+def test_its_parts_tell_what_was_changed(changed: Fingerprint, part: set[str]) -> None:
+    before = fingerprint(Holds(), DATA, ENGINE).parts
+    assert {name for name, digest in changed.parts.items() if digest != before[name]} == part
 
 
 # Fingerprints: code ------------------------------------------------------------------------------
@@ -472,7 +487,7 @@ from qmtl.sdk.engine import Engine
 from qmtl.sdk.strategy import fingerprint
 
 for strategy in (BestOfMany((1,), (2,), (3,), (1,), 5), Momentum(), CoinFlipper(3), EqualWeight()):
-    print(fingerprint(strategy, "sha256:data", Engine()))
+    print(fingerprint(strategy, "sha256:data", Engine()).digest)
 """
 
 
@@ -485,5 +500,5 @@ def test_fingerprints_are_the_same_in_every_process() -> None:
 
     first = run("1")
     assert first == run("2")
-    assert fingerprint(Momentum(), DATA, ENGINE) in first
+    assert fingerprint(Momentum(), DATA, ENGINE).digest in first
     assert len(set(first.split())) == 4

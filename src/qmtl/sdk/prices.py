@@ -92,6 +92,17 @@ class Prices:
         return f"sha256:{digest.hexdigest()}"
 
 
+def as_prices(given: object) -> Prices:
+    """`Prices` as they are, or read from a file.  Raises PricesError; OSError for a file."""
+    match given:
+        case Prices():
+            return given
+        case str() | Path():
+            return read_csv(given)
+        case _:
+            raise PricesError(f"a {type(given).__name__} is no table of prices")
+
+
 def stamp(time: np.datetime64) -> str:
     """An instant for people to read: `1990-01-02T21:00Z`."""
     return f"{np.datetime_as_string(time, unit='m')}Z"

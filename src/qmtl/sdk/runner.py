@@ -61,7 +61,7 @@ class Runner:
         cannot be backtested; ApiError when the server refuses the submission.  When nobody answers
         it is kept on disk (`spool.py`), and the result is compute-only.
         """
-        code = fingerprint(strategy, prices.digest(), engine)  # Before it runs, and remembers.
+        told = fingerprint(strategy, prices.digest(), engine)  # Before it runs, and remembers.
         leak = find_leak(strategy, prices)
         if leak is not None:
             raise StrategyRejected(leak)
@@ -71,7 +71,7 @@ class Runner:
             "strategy_id": strategy_id or name_of(strategy),
             "world": world,
             "name": name_of(strategy),
-            "fingerprint": code,
+            "fingerprint": told.digest,
             "returns": {"t": _times(found), "r": found.returns.tolist()},
             "variants_tried": variants_tried,
             "engine": {"name": type(engine).__name__, **asdict(engine), "prices": prices.digest()},

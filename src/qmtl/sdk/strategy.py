@@ -27,6 +27,7 @@ import inspect
 import pickle
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 
 from qmtl.sdk.prices import FloatArray
 
-FORMAT = "qmtl-fingerprint-1"
+FORMAT = "qmtl-fingerprint-2"
 # Parameters nest a few levels. Beyond this they hold each other in a circle.
 DEPTH_MAX = 32
 # Their repr is their value.
@@ -126,8 +127,34 @@ def parameters_of(strategy: object) -> dict[str, object]:
     return dict(sorted(found.items()))
 
 
-def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> str:
-    """`sha256:` of the strategy's code and parameters, the data's digest and the engine's settings.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What makes a strategy this one: a digest (`sha256:...`) of each of its four parts.
+
+    Two that agree in all four are the same strategy; where they differ says what was changed.
+    """
+
+    code: str
+    parameters: str
+    data: str
+    engine: str
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` of the four: the strategy's identity."""
+        return _digest(FORMAT, self.code, self.parameters, self.data, self.engine)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """By name, as a submission carries them."""
+        return {name: getattr(self, name) for name in PARTS}
+
+
+PARTS = ("code", "parameters", "data", "engine")
+
+
+def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerprint:
+    """Of the strategy's code and parameters, the data's digest and the engine's settings.
 
     data_digest  of the prices it was tested on (`Prices.digest()`)
     engine       what turned weights into returns; its type's name and its fields count
@@ -144,10 +171,16 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> str:
             parameters[name] = _encode(value, home)
         except StrategyError as error:
             raise StrategyError(f"{name_of(strategy)}: parameter {name}: {error}") from error
-    settings = (type(engine).__qualname__, _attributes(engine))
-    code = (_code(body, home), _method(strategy))
-    identity = (FORMAT, code, parameters, data_digest, settings)
-    return f"sha256:{hashlib.sha256(_encode(identity, home)).hexdigest()}"
+    return Fingerprint(
+        code=_digest(_code(body, home), _method(strategy)),
+        parameters=_digest(parameters),
+        data=data_digest,
+        engine=_digest(type(engine).__qualname__, _encode(_attributes(engine), home)),
+    )
+
+
+def _digest(*parts: object) -> str:
+    return f"sha256:{hashlib.sha256(_encode(parts, '')).hexdigest()}"
 
 
 def _function_of(strategy: Strategy) -> Callable[[FloatArray], FloatArray]:
