@@ -56,7 +56,9 @@ class Life:
         since = self.since.get(stage)
         mine = [p for p in self.points.get(stage, []) if since and p[2] and p[0] > since]
         gaps = [min(b[0] - a[0], b[3]) for a, b in pairwise(mine)]
-        return sum(g.total_seconds() for g in gaps), len(mine), [p[1] for p in mine]
+        # Summed as lengths of time: as floats the microseconds would not add up.
+        span = sum(gaps, timedelta(0))
+        return span.total_seconds(), len(mine), [p[1] for p in mine]
 
     def heard(self, stage: Stage) -> list[float]:
         """Every return since the window began: a loss counts, however late it came."""
