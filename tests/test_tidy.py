@@ -58,6 +58,7 @@ BROAD_EXCEPTS = {
     "src/qmtl/adapters/sql/writer.py::_attempt": "what a job raises is its caller's to see",
     "src/qmtl/adapters/sql/writer.py::_settle": "whatever ends a batch, everybody is answered",
     "src/qmtl/sdk/lookahead.py::_probe": "an author's code may raise anything; it is reported",
+    "src/qmtl/sdk/sweep.py::_tried": "an author's code may raise anything; it is a row's error",
 }
 
 BAD_NAME = re.compile(r"(Manager|Helper|Util(s|ity|ities)?|Processor|Coordinator)s?(?![a-z])")

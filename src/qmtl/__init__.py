@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from qmtl.adapters.client import ApiError, Away, Client
     from qmtl.core.decision import permitted
     from qmtl.core.names import Mode
+    from qmtl.sdk.checks import Finding, StrategyRejected
     from qmtl.sdk.decisions import Decisions
     from qmtl.sdk.engine import Engine
     from qmtl.sdk.prices import Prices, read_csv
     from qmtl.sdk.result import SubmitResult
-    from qmtl.sdk.runner import Runner, StrategyRejected
+    from qmtl.sdk.runner import Runner
+    from qmtl.sdk.spool import NotKept
     from qmtl.sdk.strategy import Strategy, StrategyError
+    from qmtl.sdk.sweep import SweepResult, SweepRow
 
 __version__ = "0.1.0"
 
@@ -26,13 +29,17 @@ __all__ = [
     "Client",
     "Decisions",
     "Engine",
+    "Finding",
     "Mode",
+    "NotKept",
     "Prices",
     "Runner",
     "Strategy",
     "StrategyError",
     "StrategyRejected",
     "SubmitResult",
+    "SweepResult",
+    "SweepRow",
     "permitted",
     "read_csv",
 ]
@@ -41,12 +48,15 @@ _HOMES = {
     "qmtl.adapters.client": ("ApiError", "Away", "Client"),
     "qmtl.core.decision": ("permitted",),
     "qmtl.core.names": ("Mode",),
+    "qmtl.sdk.checks": ("Finding", "StrategyRejected"),
     "qmtl.sdk.decisions": ("Decisions",),
     "qmtl.sdk.engine": ("Engine",),
     "qmtl.sdk.prices": ("Prices", "read_csv"),
     "qmtl.sdk.result": ("SubmitResult",),
-    "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
+    "qmtl.sdk.runner": ("Runner",),
+    "qmtl.sdk.spool": ("NotKept",),
     "qmtl.sdk.strategy": ("Strategy", "StrategyError"),
+    "qmtl.sdk.sweep": ("SweepResult", "SweepRow"),
 }
 
 
