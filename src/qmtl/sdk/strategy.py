@@ -1,9 +1,9 @@
 """What a strategy is, and what makes it this strategy and no other.
 
-A strategy turns prices into weights: `weights(prices) -> weights`, both float64 of shape (bars,
-assets). It is causal: row i uses prices up to and including bar i. It answers for any number of
-bars; where it knows too little it holds nothing (zeros). It is an object with that method, or a
-plain function of that shape.
+A strategy turns prices into weights: `weights(prices) -> weights`, both of bars by assets, as numpy
+arrays or as pandas or polars frames (`frames.py`). It is causal: row i uses prices up to and
+including bar i. It answers for any number of bars; where it knows too little it holds nothing
+(zeros). It is an object with that method, or a plain function of that shape.
 
 Its fingerprint digests four things: code, parameters, data, engine settings. Evidence binds to the
 fingerprint, so what changes the weights must change it, and what does not (another process, another
@@ -34,12 +34,14 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qmtl.sdk.prices import FloatArray
+from qmtl.sdk import frames
+from qmtl.sdk.prices import FloatArray, Prices
+from qmtl.sdk.tables import library_of
 
 FORMAT = "qmtl-fingerprint-2"
 # Parameters nest a few levels. Beyond this they hold each other in a circle.
@@ -62,33 +64,41 @@ class StrategyError(ValueError):
 class HasWeights(Protocol):
     """An object that is a strategy."""
 
-    def weights(self, prices: FloatArray, /) -> FloatArray:
-        """Fractions of equity (bars, assets) from prices (bars, assets); negative is short."""
+    def weights(self, prices: Any, /) -> Any:
+        """Fractions of equity, one a bar and asset, from prices; negative is short.
+
+        Any: an array, or a pandas or polars DataFrame, as the strategy annotates it.
+        """
         ...
 
 
-Strategy: TypeAlias = HasWeights | Callable[[FloatArray], FloatArray]
+Strategy: TypeAlias = HasWeights | Callable[[Any], Any]
 
 
-def weights_of(strategy: Strategy, prices: FloatArray) -> FloatArray:
-    """The strategy's weights (bars, assets), fractions of equity, for prices (bars, assets).
+def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
+    """The strategy's weights (bars, assets), fractions of equity.
 
-    The strategy gets a read-only copy: it can neither change the prices of others nor reach rows
-    that were cut off. Raises StrategyError when it answers with another shape or with what is no
-    table of numbers; whatever the strategy raises is passed on. NaN is not looked for here.
+    The strategy gets a copy, as the array or the frame that it asks for: it can neither change the
+    prices of others nor reach rows that were cut off. Raises StrategyError when it asks for another
+    thing, or answers with another shape, other bars or assets, or with what is no table of numbers;
+    whatever the strategy raises is passed on. NaN is not looked for here.
     """
-    given = np.array(prices, dtype=np.float64, order="C")
-    given.flags.writeable = False
-    answer = _function_of(strategy)(given)
+    weights = _function_of(strategy)
     try:
-        weights = np.array(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StrategyError(f"{name_of(strategy)}: weights are no table of numbers") from error
-    if weights.shape != given.shape:
-        raise StrategyError(
-            f"{name_of(strategy)}: weights have shape {weights.shape} for prices of {given.shape}"
-        )
-    return weights
+        kind = frames.wanted(strategy, weights)
+        given = frames.given(prices, kind)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
+    try:
+        answer = weights(given)
+    except AttributeError as error:
+        if isinstance(error.obj, np.ndarray):
+            error.add_note(f"Its prices are a numpy array. For a frame, {frames.OPTIONS}")
+        raise
+    try:
+        return frames.taken(answer, kind, prices)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
 
 
 def name_of(strategy: object) -> str:
@@ -113,11 +123,11 @@ def parameters_of(strategy: object) -> dict[str, object]:
     """What the strategy's answer depends on beside its code and the prices, by name, sorted.
 
     Of an object its fields and attributes; of a function what it closes over, its defaults and its
-    attributes; of a partial or a bound method these and what is bound.
+    attributes; of a partial or a bound method these and what is bound, a partial's attributes too.
     """
     if isinstance(strategy, functools.partial):
         bound = {f"args[{at}]": value for at, value in enumerate(strategy.args)}
-        found = {**parameters_of(strategy.func), **bound, **strategy.keywords}
+        found = {**parameters_of(strategy.func), **vars(strategy), **bound, **strategy.keywords}
     elif isinstance(strategy, MethodType):
         found = parameters_of(strategy.__self__)
     elif isinstance(strategy, FunctionType):
@@ -183,7 +193,7 @@ def _digest(*parts: object) -> str:
     return f"sha256:{hashlib.sha256(_encode(parts, '')).hexdigest()}"
 
 
-def _function_of(strategy: Strategy) -> Callable[[FloatArray], FloatArray]:
+def _function_of(strategy: Strategy) -> Callable[[Any], Any]:
     if isinstance(strategy, type):
         raise StrategyError(f"{strategy.__name__} is a class; give an instance of it")
     if isinstance(strategy, HasWeights):
@@ -254,6 +264,11 @@ def _encode(value: object, home: str, depth: int = 0) -> bytes:
             return _packed("function", _code(value, home), packed("of", [parameters]))
         case type():
             return _packed("class", _code(value, home))
+        case _ if library_of(value) is not None:
+            try:
+                return packed("frame", frames.content(value))
+            except frames.FrameError as error:
+                raise StrategyError(str(error)) from error
         case functools.partial() | MethodType():
             return packed("bound", (_body(value), _method(value), parameters_of(value)))
         case _ if isinstance(value, PLAIN + PLAIN_LIBRARY):
