@@ -250,7 +250,10 @@ def _read(answer: Any, kind: Kind, prices: Prices) -> FloatArray:
         raise FrameError(f"weights are {tables.described(answer)}{collect}") from error
     if isinstance(table, nw.Series):
         if len(prices.assets) != 1:
-            raise FrameError(f"a series is weights of one asset; there are {len(prices.assets)}")
+            raise FrameError(
+                f"weights are {tables.described(answer)}, which is one asset's;"
+                f" there are {len(prices.assets)}"
+            )
         frame = table.alias(prices.assets[0]).to_frame()
     else:
         frame = table
@@ -265,14 +268,12 @@ def _read(answer: Any, kind: Kind, prices: Prices) -> FloatArray:
 
 
 def _same_bars(times: "nw.Series[Any] | None", rows: int, kind: Kind, prices: Prices) -> None:
-    import narwhals as nw
-
     remedy = FILL_WARM_UP[kind]
     if times is None:
         if rows != prices.bars:
             raise FrameError(f"weights have {rows} rows for {prices.bars} bars; {remedy}")
         return
-    if not isinstance(times.dtype, nw.Datetime) or times.dtype.time_zone is None:
+    if tables.zone_of(times) is None:
         raise FrameError(
             f"weights have {times.dtype} for their times, not those of the prices;"
             " keep the prices' own"
@@ -330,13 +331,14 @@ def content(frame: Any) -> tuple[object, ...]:
 def _column(series: "nw.Series[Any]") -> tuple[object, ...]:
     import narwhals as nw
 
+    zone = tables.zone_of(series)
     match series.dtype:
         case nw.String() | nw.Categorical() | nw.Enum():
             values: object = series.cast(nw.String).to_list()
-        case nw.Datetime(time_zone=zone) if zone is not None:
+        case _ if zone is not None:
             values = tables.utc(series)
         case dtype if dtype.is_numeric() or dtype.is_temporal() or isinstance(dtype, nw.Boolean):
             values = series.to_numpy()
         case dtype:
             raise FrameError(f"its column {series.name} of {dtype} cannot be told by its value")
-    return (series.name, str(series.dtype), values, series.is_null().to_numpy())
+    return (series.name, str(series.dtype), zone, values, series.is_null().to_numpy())

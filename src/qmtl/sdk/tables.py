@@ -203,7 +203,7 @@ def of_frame(frame: Any) -> Table:
         raise TableError(f"{described(frame)} is no table{_remedy(frame)}") from error
     index = index_of(frame)
     names: Sequence[object] = table.columns
-    if index is not None and isinstance(index.dtype, nw.Datetime):
+    if index is not None and is_datetimes(index):
         times = _instants_of(index, "the index")
     elif names and isinstance(names[0], str):
         first, *names = table.columns
@@ -222,8 +222,9 @@ def of_frame(frame: Any) -> Table:
 
 
 def named_once(frame: object) -> None:
-    """Raises TableError for a frame in which two columns have one name."""
-    twice = [name for name, count in Counter(getattr(frame, "columns", ())).items() if count > 1]
+    """Raises TableError for a pandas frame in which two columns have one name."""
+    columns = getattr(frame, "columns", ()) if library_of(frame) == "pandas" else ()
+    twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise TableError(f"two columns are named {twice[0]!r}")
 
@@ -255,8 +256,30 @@ def numbers(frame: "nw.DataFrame[Any]", names: Sequence[str]) -> FloatArray:
     return np.array(frame.select(nw.col(*names).cast(nw.Float64)).to_numpy(), dtype=np.float64)
 
 
+def is_datetimes(series: "nw.Series[Any]") -> bool:
+    """Whether a series holds datetimes, with a zone or without."""
+    import narwhals as nw
+
+    return isinstance(series.dtype, nw.Datetime) or zone_of(series) is not None
+
+
+def zone_of(series: "nw.Series[Any]") -> str | None:
+    """The time zone of a series of datetimes, None where it has none.
+
+    pandas is asked itself: narwhals 2.29 does not know a zone with an underscore in its name, as New
+    York's has.
+    """
+    native = series.to_native().dtype
+    zone = getattr(native, "tz", None) or getattr(series.dtype, "time_zone", None)
+    return None if zone is None else str(zone)
+
+
 def utc(series: "nw.Series[Any]") -> TimeArray:
     """The instants of a series of datetimes with a zone, as datetime64[us]."""
+    native = series.to_native()
+    if hasattr(native.dtype, "tz"):
+        instants: TimeArray = native.dt.tz_convert(None).to_numpy().astype("datetime64[us]")
+        return instants
     return _wall_clock(series.dt.convert_time_zone("UTC"))
 
 
@@ -300,12 +323,12 @@ def instants(given: Any) -> TimeArray:
 def _instants_of(series: "nw.Series[Any]", name: str) -> TimeArray:
     import narwhals as nw
 
+    if is_datetimes(series):
+        return _zoned(series, name)
     match series.dtype:
         case nw.Date():
             days: TimeArray = series.to_numpy().astype("datetime64[us]")
             return days + DAILY_CLOSE
-        case nw.Datetime():
-            return _zoned(series, name)
         case nw.String() if series.null_count() == 0:
             reader = _reader(name)
             return np.array([reader(cell) for cell in series.to_list()], dtype="datetime64[us]")
@@ -317,7 +340,7 @@ def _instants_of(series: "nw.Series[Any]", name: str) -> TimeArray:
 
 def _zoned(series: "nw.Series[Any]", name: str) -> TimeArray:
     local = _wall_clock(series)
-    zone = getattr(series.dtype, "time_zone", None)
+    zone = zone_of(series)
     if zone is None and _are_midnights(local):
         return local + DAILY_CLOSE
     if zone is None:
