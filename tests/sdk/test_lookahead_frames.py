@@ -1,4 +1,4 @@
-"""The look-ahead check in pandas and polars: the usual ways to peek are caught, honest ones are not."""
+"""The look-ahead check in pandas and polars: the usual ways to peek, and honest strategies."""
 
 import numpy as np
 import pandas as pd

@@ -266,8 +266,8 @@ def is_datetimes(series: "nw.Series[Any]") -> bool:
 def zone_of(series: "nw.Series[Any]") -> str | None:
     """The time zone of a series of datetimes, None where it has none.
 
-    pandas is asked itself: narwhals 2.29 does not know a zone with an underscore in its name, as New
-    York's has.
+    pandas is asked itself: narwhals 2.29 does not know zones with an underscore in their names, as
+    New York's has.
     """
     native = series.to_native().dtype
     zone = getattr(native, "tz", None) or getattr(series.dtype, "time_zone", None)
