@@ -51,8 +51,8 @@ PLAIN = (type(None), bool, int, str, bytes, type(Ellipsis), complex, range, date
 PLAIN_LIBRARY = (Decimal, Fraction, PurePath)
 # Long doubles have as many bits as the machine likes, and padding that may hold anything.
 LONG = "gG"
-# Globals that count by value. A list or a dict may be a cache, and change between two calls: those
-# count by name and type only.
+# Globals that count by value, and so do frames. A list or a dict may be a cache, and change between
+# two calls: those count by name and type only.
 CONSTANT = (*PLAIN, *PLAIN_LIBRARY, float, Enum, np.ndarray, np.generic)
 
 
@@ -83,9 +83,8 @@ def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
     thing, or answers with another shape, other bars or assets, or with what is no table of numbers;
     whatever the strategy raises is passed on. NaN is not looked for here.
     """
-    weights = _function_of(strategy)
+    weights, kind = _asked(strategy)
     try:
-        kind = frames.wanted(strategy, weights)
         given = frames.given(prices, kind)
     except frames.FrameError as error:
         raise StrategyError(f"{name_of(strategy)}: {error}") from error
@@ -171,8 +170,10 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
 
     The same in every process. Ask before the strategy first runs: what it keeps of a run is an
     attribute like any other. Raises StrategyError, naming it, for a parameter that cannot be
-    encoded by value (a lock, an open file) or that holds itself in a circle.
+    encoded by value (a lock, an open file) or that holds itself in a circle, and for a strategy
+    that asks for what it cannot be given.
     """
+    _, kind = _asked(strategy)  # An annotation may name what is defined elsewhere.
     body = _body(strategy)
     home = _package(body)
     parameters = {}
@@ -182,7 +183,7 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
         except StrategyError as error:
             raise StrategyError(f"{name_of(strategy)}: parameter {name}: {error}") from error
     return Fingerprint(
-        code=_digest(_code(body, home), _method(strategy)),
+        code=_digest(_code(body, home), _method(strategy), kind),
         parameters=_digest(parameters),
         data=data_digest,
         engine=_digest(type(engine).__qualname__, _encode(_attributes(engine), home)),
@@ -193,14 +194,17 @@ def _digest(*parts: object) -> str:
     return f"sha256:{hashlib.sha256(_encode(parts, '')).hexdigest()}"
 
 
-def _function_of(strategy: Strategy) -> Callable[[Any], Any]:
+def _asked(strategy: Strategy) -> tuple[Callable[[Any], Any], frames.Kind]:
+    """The function of prices that a strategy is, and what it wants to be given."""
     if isinstance(strategy, type):
         raise StrategyError(f"{strategy.__name__} is a class; give an instance of it")
-    if isinstance(strategy, HasWeights):
-        return strategy.weights
-    if callable(strategy):
-        return strategy
-    raise StrategyError(f"{type(strategy).__name__} is no strategy: it has no weights(prices)")
+    weights = strategy.weights if isinstance(strategy, HasWeights) else strategy
+    if not callable(weights):
+        raise StrategyError(f"{type(strategy).__name__} is no strategy: it has no weights(prices)")
+    try:
+        return weights, frames.wanted(strategy, weights)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
 
 
 # Parameters ---------------------------------------------------------------------------------------
@@ -340,11 +344,18 @@ def _code(root: Body, home: str) -> bytes:
         for name, value in _reached(body, home, has_source=source is not None):
             if isinstance(value, FunctionType | type):
                 queue.append(value)
-            known = isinstance(value, CONSTANT)
-            bindings.append(_packed(name, _encode(value, home) if known else _label(value)))
+            try:
+                told = _encode(value, home) if _is_constant(value) else _label(value)
+            except StrategyError as error:
+                raise StrategyError(f"{body.__qualname__} uses {name}: {error}") from error
+            bindings.append(_packed(name, told))
         text = source or _bytecode_of(body)
         parts.add(_packed("code", _label(body), text, *sorted(bindings)))
     return _packed("all", _label(root), *sorted(parts))
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, CONSTANT) or library_of(value) is not None
 
 
 def _label(thing: object) -> bytes:
@@ -401,7 +412,7 @@ def _reached(body: Body, home: str, *, has_source: bool) -> Iterator[tuple[str, 
     if isinstance(body, type):
         yield from (("base", base) for base in body.__mro__[1:])
         attributes = ((name, value) for name, value in vars(body).items() if name[:2] != "__")
-        yield from (each for each in attributes if isinstance(each[1], CONSTANT))
+        yield from (each for each in attributes if _is_constant(each[1]))
     for function in _functions(body):
         # What `dataclass` generates says nothing that the source of the class does not say.
         if isinstance(body, type) and has_source and function.__code__.co_filename == "<string>":
