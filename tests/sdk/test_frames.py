@@ -295,6 +295,10 @@ def takes_nonsense(prices: "pd.") -> object: ...  # type: ignore[syntax]  # noqa
         (takes_nonsense, "the annotation 'pd.' of its prices cannot be read"),
         (declared_of(takes_pandas, "dask"), "frame is 'dask'; it is one of numpy, pandas, polars"),
         (declared_of(takes_pandas, 20), "frame is 20"),
+        (
+            declared_of(takes_pandas, pd.DataFrame({"A": range(99)})),
+            r"frame is (?s:.){,40}; it is one",
+        ),
     ],
 )
 def test_what_cannot_be_given_is_refused_with_the_options(strategy: Any, message: str) -> None:

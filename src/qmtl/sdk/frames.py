@@ -21,6 +21,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import resolve_name
+from reprlib import repr  # A frame's own would fill the screen.
 from types import FunctionType, MethodType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ForwardRef, Literal, TypeAlias, Union
 from typing import get_args as arguments_of
@@ -69,11 +70,7 @@ def wanted(strategy: object, weights: Callable[..., object]) -> Kind:
     for thing in (*_layers(strategy), *_layers(weights)):
         declared = getattr(thing, "frame", None)
         if declared is not None:
-            if declared in KINDS:
-                return next(kind for kind in KINDS if kind == declared)
-            raise FrameError(
-                f"its attribute frame is {declared!r}; it is one of {', '.join(KINDS)}"
-            )
+            return _declared(declared)
     try:
         parameters = inspect.signature(weights).parameters.values()
     except (TypeError, ValueError):
@@ -82,6 +79,13 @@ def wanted(strategy: object, weights: Callable[..., object]) -> Kind:
     if first is None or first.annotation is first.empty:
         return "numpy"
     return _meant(first.annotation, weights)
+
+
+def _declared(frame: object) -> Kind:
+    for kind in KINDS if isinstance(frame, str) else ():
+        if frame == kind:
+            return kind
+    raise FrameError(f"its attribute frame is {repr(frame)}; it is one of {', '.join(KINDS)}")
 
 
 def _layers(thing: object) -> Iterator[object]:

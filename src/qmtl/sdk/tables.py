@@ -253,7 +253,8 @@ def numbers(frame: "nw.DataFrame[Any]", names: Sequence[str]) -> FloatArray:
             raise TableError(f"the column {name} holds {dtype}, not numbers")
     if not names:
         return np.empty((len(frame), 0))
-    return np.array(frame.select(nw.col(*names).cast(nw.Float64)).to_numpy(), dtype=np.float64)
+    columns = [frame[name].cast(nw.Float64).to_numpy() for name in names]
+    return np.array(columns, dtype=np.float64).T.copy()
 
 
 def is_datetimes(series: "nw.Series[Any]") -> bool:
