@@ -49,6 +49,7 @@ DIFFERENT = [
     PANDAS.shift(1, freq="D"),
     PANDAS.tz_localize("UTC"),
     PANDAS.tz_localize("UTC").tz_convert("America/New_York"),
+    PANDAS.tz_localize("UTC").tz_convert("America/Los_Angeles"),
     PANDAS.reset_index(),
     PANDAS.astype({"KO": "float32"}),
     PANDAS["KO"],

@@ -276,6 +276,19 @@ def test_a_relative_import_for_types_is_followed(
     assert wanted(mine.weights, mine.weights) == "polars"
 
 
+def test_a_quoted_annotation_is_read_where_it_was_written_not_where_it_is_wrapped() -> None:
+    elsewhere: dict[str, Any] = {"functools": functools}
+    exec(
+        "def passed_on(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def call(*args): return function(*args)\n"
+        "    return call\n",
+        elsewhere,
+    )
+    wrapped = elsewhere["passed_on"](quotes_polars)
+    assert wanted(wrapped, wrapped) == "polars"
+
+
 def takes_a_list(prices: list[float]) -> object: ...
 def takes_lazy(prices: pl.LazyFrame) -> object: ...
 def takes_a_series(prices: pd.Series) -> object: ...

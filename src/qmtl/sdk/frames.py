@@ -202,7 +202,7 @@ def given(prices: Prices, kind: Kind) -> object:
     import narwhals as nw
 
     try:
-        times = nw.new_series(TIME, prices.times.copy(), nw.Datetime("us"), backend=kind)
+        times = nw.new_series(TIME, prices.times, nw.Datetime("us"), backend=kind)
     except ImportError as error:
         raise FrameError(f"{kind} is not installed: pip install qmtl[{kind}]") from error
     times = times.dt.replace_time_zone("UTC")

@@ -64,7 +64,7 @@ def as_returns(given: object) -> Returns:
             return read_returns(given)
         case Mapping() if {"t", "r"} == set(given):
             return _of_pair(given["t"], given["r"])
-        case (times, values) if isinstance(given, tuple):
+        case (times, values):
             return _of_pair(times, values)
         case _ if tables.library_of(given) is not None:
             try:

@@ -122,11 +122,11 @@ def parameters_of(strategy: object) -> dict[str, object]:
     """What the strategy's answer depends on beside its code and the prices, by name, sorted.
 
     Of an object its fields and attributes; of a function what it closes over, its defaults and its
-    attributes; of a partial or a bound method these and what is bound, a partial's attributes too.
+    attributes; of a partial or a bound method these and what is bound.
     """
     if isinstance(strategy, functools.partial):
         bound = {f"args[{at}]": value for at, value in enumerate(strategy.args)}
-        found = {**parameters_of(strategy.func), **vars(strategy), **bound, **strategy.keywords}
+        found = {**parameters_of(strategy.func), **bound, **strategy.keywords}
     elif isinstance(strategy, MethodType):
         found = parameters_of(strategy.__self__)
     elif isinstance(strategy, FunctionType):

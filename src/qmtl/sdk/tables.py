@@ -330,9 +330,10 @@ def _instants_of(series: "nw.Series[Any]", name: str) -> TimeArray:
         case nw.Date():
             days: TimeArray = series.to_numpy().astype("datetime64[us]")
             return days + DAILY_CLOSE
-        case nw.String() if series.null_count() == 0:
+        case nw.String():
             reader = _reader(name)
-            return np.array([reader(cell) for cell in series.to_list()], dtype="datetime64[us]")
+            cells = series.fill_null("").to_list()
+            return np.array([reader(cell) for cell in cells], dtype="datetime64[us]")
         case other:
             raise TableError(
                 f"{name} holds {other}, not times; in pandas, pd.to_datetime makes them"
