@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from qmtl.core.names import Mode
     from qmtl.sdk.decisions import Decisions
     from qmtl.sdk.engine import Engine
-    from qmtl.sdk.prices import Prices, read_csv
+    from qmtl.sdk.prices import Prices, PricesError, as_prices, read_csv, read_prices
     from qmtl.sdk.result import SubmitResult
+    from qmtl.sdk.returns import Returns, ReturnsError, as_returns, read_returns
     from qmtl.sdk.runner import Runner, StrategyRejected
     from qmtl.sdk.strategy import Strategy, StrategyError
 
@@ -28,13 +29,20 @@ __all__ = [
     "Engine",
     "Mode",
     "Prices",
+    "PricesError",
+    "Returns",
+    "ReturnsError",
     "Runner",
     "Strategy",
     "StrategyError",
     "StrategyRejected",
     "SubmitResult",
+    "as_prices",
+    "as_returns",
     "permitted",
     "read_csv",
+    "read_prices",
+    "read_returns",
 ]
 
 _HOMES = {
@@ -43,8 +51,9 @@ _HOMES = {
     "qmtl.core.names": ("Mode",),
     "qmtl.sdk.decisions": ("Decisions",),
     "qmtl.sdk.engine": ("Engine",),
-    "qmtl.sdk.prices": ("Prices", "read_csv"),
+    "qmtl.sdk.prices": ("Prices", "PricesError", "as_prices", "read_csv", "read_prices"),
     "qmtl.sdk.result": ("SubmitResult",),
+    "qmtl.sdk.returns": ("Returns", "ReturnsError", "as_returns", "read_returns"),
     "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
     "qmtl.sdk.strategy": ("Strategy", "StrategyError"),
 }
