@@ -135,6 +135,18 @@ def test_events_stream_through(pair: Pair) -> None:
         assert [next(lines) for _ in range(3)] == ["id: 1", "id: 2", "id: 3"]
 
 
+def test_signs_of_life_stream_through_as_they_come(pair: Pair) -> None:
+    with_world(pair.harness)
+    path = f"{pair.url}/events/subscribe?world={W}&quiet_sec=1"
+    headers = pair.harness.headers("rea")
+    with httpx.stream("GET", path, headers=headers, timeout=WAIT_SEC) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 1000"
+        began = time.monotonic()
+        assert ": quiet" in lines
+    assert 0.9 < time.monotonic() - began < 2.0
+
+
 def test_a_decision_is_kept_for_its_term_and_then_lowered(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
