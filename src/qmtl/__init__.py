@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qmtl.core.names import Mode
     from qmtl.sdk.decisions import Decisions
     from qmtl.sdk.engine import Engine
+    from qmtl.sdk.gate import OrderGate
     from qmtl.sdk.prices import Prices, read_csv
     from qmtl.sdk.result import SubmitResult
     from qmtl.sdk.runner import Runner, StrategyRejected
@@ -27,6 +28,7 @@ __all__ = [
     "Decisions",
     "Engine",
     "Mode",
+    "OrderGate",
     "Prices",
     "Runner",
     "Strategy",
@@ -43,6 +45,7 @@ _HOMES = {
     "qmtl.core.names": ("Mode",),
     "qmtl.sdk.decisions": ("Decisions",),
     "qmtl.sdk.engine": ("Engine",),
+    "qmtl.sdk.gate": ("OrderGate",),
     "qmtl.sdk.prices": ("Prices", "read_csv"),
     "qmtl.sdk.result": ("SubmitResult",),
     "qmtl.sdk.runner": ("Runner", "StrategyRejected"),

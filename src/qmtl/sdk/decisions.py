@@ -83,11 +83,11 @@ def _number(told: Mapping[str, Any], name: str) -> float:
 def _instant(told: Mapping[str, Any], name: str) -> datetime:
     try:
         moment = datetime.fromisoformat(_read(told, name, str))
-    except ValueError as error:
+        if moment.tzinfo is None:
+            raise ValueError("it has no offset")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise BadDecision(f"{name}: {error}") from error
-    if moment.tzinfo is None:
-        raise BadDecision(f"{name} has no offset")
-    return moment.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
