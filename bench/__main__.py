@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import orjson
 
+from bench import gate
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
@@ -233,6 +234,8 @@ def main() -> None:
     for bench in (snapshots, evaluates, evaluates_late, ticks, started):
         with TemporaryDirectory() as folder:
             print(bench(Path(folder)).row(), flush=True)
+    with TemporaryDirectory() as folder:
+        print(gate.rows(Path(folder)), flush=True)
     with TemporaryDirectory() as folder:
         print(memory(Path(folder)))
 

@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from qmtl.adapters.client import Client
 from qmtl.adapters.clock import SystemClock
 from qmtl.entry import proxy
 from qmtl.entry.proxy import Gateway, create_app
 from qmtl.entry.spool import Spool
+from qmtl.sdk.gate import OrderGate
 from tests.http.harness import (
     DAY,
     POLICY,
@@ -145,6 +148,24 @@ def test_signs_of_life_stream_through_as_they_come(pair: Pair) -> None:
         began = time.monotonic()
         assert ": quiet" in lines
     assert 0.9 < time.monotonic() - began < 2.0
+
+
+def test_an_order_gate_before_the_gateway_closes_with_the_world(pair: Pair) -> None:
+    with_world(pair.harness)
+    with_live(pair.harness)
+    with (
+        Client(pair.url, pair.harness.tokens["ann"]) as client,
+        OrderGate(W, "s1", client=client, ttl=timedelta(seconds=3)) as gate,
+    ):
+        assert gate.may_trade()
+        pair.stop_world()
+        until(lambda: not gate.may_trade())
+        pair.start_world()
+        until(gate.may_trade)
+        began = time.monotonic()
+        pair.harness.ok("al", "POST", f"/worlds/{W}/kill", {"reason": "enough"})
+        until(lambda: not gate.may_trade())
+        assert time.monotonic() - began < 1.0
 
 
 def test_a_decision_is_kept_for_its_term_and_then_lowered(

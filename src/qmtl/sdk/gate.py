@@ -273,9 +273,10 @@ class OrderGate:
             except BadEvent as error:
                 self._change(Lease.deafened, f"stream of events: {error}")
             self._answered.set()
-            lasted = monotonic() - began > RECONNECT_SEC_MAX
-            wait = RETRY_SEC if lasted else min(2 * wait, RECONNECT_SEC_MAX)
+            if monotonic() - began > RECONNECT_SEC_MAX:  # It was a good one, for a while.
+                wait = RETRY_SEC
             self._stop.wait(wait)
+            wait = min(2 * wait, RECONNECT_SEC_MAX)
 
     def _follow(self, stream: Subscription) -> None:
         with self._changed:
@@ -311,7 +312,8 @@ class OrderGate:
 
     def _renew(self) -> None:
         """Asks for the decision: when connected, after each event that bears on it, in time."""
-        wait, retry = None, RETRY_SEC
+        wait: float | None = None
+        retry = RETRY_SEC
         while True:
             self._wake.wait(wait)
             self._wake.clear()  # Before looking whether to stop, which is said before waking.
@@ -325,7 +327,7 @@ class OrderGate:
                 retry = RETRY_SEC
                 wait = max(asked_at + lease.renew_sec - monotonic(), RETRY_SEC)
             else:
-                wait = retry = min(2 * retry, ASK_AGAIN_SEC_MAX)
+                wait, retry = retry, min(2 * retry, ASK_AGAIN_SEC_MAX)
             if asked_at < self._connected_at + HEAD_SEC:
                 wait = min(wait, HEAD_SEC)
         self._let_go()

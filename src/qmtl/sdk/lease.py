@@ -142,6 +142,8 @@ class Lease:
             return held.lowered + (trouble if held.lowered == ASKING else "")
         if held.envelope is None:
             return f"no decision yet{trouble}"
+        if held.mode(held.asked_at) is not held.envelope.effective_mode:
+            return f"the decision's term, {held.envelope.ttl.total_seconds():g} s, is none"
         if now >= self.heard_at + self.ttl_sec:
             return f"stream silent for {now - self.heard_at:.0f} s{trouble}"
         if now >= self._expires_at():
