@@ -1,5 +1,6 @@
 """The order gate before a world that answers as it is told to; `test_lease.py` has its logic."""
 
+import asyncio
 import json
 import threading
 import time
@@ -138,6 +139,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     standing = Clock()
     monkeypatch.setattr(gate_module, "monotonic", standing)
     return standing
+
+
+@pytest.fixture(autouse=True)
+def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After connecting: whatever else asks again is then seen to."""
+    monkeypatch.setattr(gate_module, "HEAD_SEC", 0.0)
 
 
 # ---- Open and closed ---------------------------------------------------------------------------
@@ -314,6 +321,7 @@ def test_it_closes_when_the_stream_is_silent(clock: Clock) -> None:
         assert gate.may_trade()
         clock.now += 0.1
         assert not gate.may_trade()
+        assert (gate.weight, gate.mode) == (0.0, Mode.COMPUTE_ONLY)
         assert gate.why == "stream silent for 60 s"
         world.says(QUIET)  # It is back: and is asked again.
         reached(gate.may_trade)
@@ -330,6 +338,23 @@ def test_it_closes_when_the_lease_ends(clock: Clock) -> None:
         clock.now += 10
         assert not gate.may_trade()
         assert "lease expired 0 s ago" in str(gate.why)
+
+
+def test_it_asks_again_in_time() -> None:
+    world = World(decides=lambda: told(expires_at="2024-01-31T21:00:00.900Z"))
+    with world.gate() as gate:
+        reached(lambda: world.asked.count("/worlds/w/decide") == 4)
+        assert gate.may_trade()
+
+
+def test_it_asks_again_after_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided elsewhere just before comes with no event."""
+    monkeypatch.setattr(gate_module, "HEAD_SEC", 0.05)
+    world = World()
+    with world.gate() as gate:
+        world.decides = lambda: told(5, effective_mode="paper")
+        reached(lambda: gate.mode is Mode.PAPER)
+        assert world.asked.count("/worlds/w/decide") == 2
 
 
 def test_nobody_there_is_closed_and_says_so() -> None:
@@ -394,12 +419,8 @@ def test_leaving_does_not_wait_for_who_does_not_answer(monkeypatch: pytest.Monke
         began = time.monotonic()
         gate.__exit__(None, None, None)
         assert 0.15 < time.monotonic() - began < 1.0
-        threads = list(gate._threads)
         answer.set()
-        world.says(BREAK)
-        for thread in threads:
-            thread.join(WAIT_SEC)
-    assert not any(thread.is_alive() for thread in threads)
+        let_end(gate, world)
     assert (gate.may_trade(), gate.why) == (False, gate_module.LEFT)
 
 
@@ -416,6 +437,45 @@ def test_a_client_of_its_own_is_closed_at_the_end(monkeypatch: pytest.MonkeyPatc
         world.says(BREAK)
     assert made[0]._http.is_closed
     assert made[0]._http.timeout.read == 2.0
+
+
+def test_who_is_interrupted_on_entering_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    world = World()
+    with Client(URL, "t", transport=httpx.MockTransport(world)) as client:
+        gate = OrderGate("w", "s", client=client)
+        monkeypatch.setattr(gate._answered, "wait", interrupted)
+        monkeypatch.setattr(gate_module, "JOIN_SEC", 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            gate.__enter__()
+        assert (gate.may_trade(), gate.why) == (False, gate_module.LEFT)
+        let_end(gate, world)
+
+
+def test_who_is_cancelled_on_entering_has_left() -> None:
+    answer = threading.Event()
+    world = World(decides=lambda: told() if answer.wait(WAIT_SEC) else 500)
+
+    async def enter(gate: OrderGate) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(gate.__aenter__(), 0.1)
+
+    with Client(URL, "t", transport=httpx.MockTransport(world)) as client:
+        gate = OrderGate("w", "s", client=client)
+        asyncio.run(enter(gate))
+        answer.set()
+        assert (gate.may_trade(), gate.why) == (False, gate_module.LEFT)
+        let_end(gate, world)
+
+
+def let_end(gate: OrderGate, world: World) -> None:
+    for stream in world.streams:
+        stream.says.put(BREAK)
+    for thread in gate._threads:
+        thread.join(WAIT_SEC)
+        assert not thread.is_alive()
 
 
 def test_waiting_for_a_change() -> None:

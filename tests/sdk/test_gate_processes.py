@@ -194,7 +194,7 @@ def test_it_closes_within_its_ttl_when_the_server_stands_still(desk: Desk) -> No
     with desk.gate("calm", ttl=SHORT) as gate:
         desk.server.process.send_signal(signal.SIGSTOP)
         took = reached(lambda: not gate.may_trade())
-        assert 0.5 < took <= SHORT.total_seconds() + 0.1
+        assert 0.5 < took <= SHORT.total_seconds() + 0.5
         assert "stream silent" in str(gate.why) or "lease expired" in str(gate.why)
         desk.server.process.send_signal(signal.SIGCONT)
         reached(gate.may_trade)
@@ -204,7 +204,7 @@ def test_it_opens_again_when_the_server_is_back(desk: Desk) -> None:
     with desk.gate("calm", ttl=SHORT) as gate:
         desk.server.stop()
         assert gate.may_trade(), "a restart that is over within the TTL closes nothing"
-        reached(lambda: not gate.may_trade(), SHORT.total_seconds() + 0.1)
+        reached(lambda: not gate.may_trade(), SHORT.total_seconds() + 0.5)
         desk.again()
         reached(gate.may_trade)
 
