@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from bench import gate
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
@@ -265,6 +266,8 @@ def main() -> None:
             print(bench(Path(folder)).row(), flush=True)
     for kind in KINDS:
         print(engine(kind).row(), flush=True)
+    with TemporaryDirectory() as folder:
+        print(gate.rows(Path(folder)), flush=True)
     with TemporaryDirectory() as folder:
         print(memory(Path(folder)))
 

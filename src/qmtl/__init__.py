@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qmtl.core.names import Mode
     from qmtl.sdk.decisions import Decisions
     from qmtl.sdk.engine import Engine
+    from qmtl.sdk.gate import OrderGate
     from qmtl.sdk.prices import Prices, PricesError, as_prices, read_csv, read_prices
     from qmtl.sdk.result import SubmitResult
     from qmtl.sdk.returns import Returns, ReturnsError, as_returns, read_returns
@@ -28,6 +29,7 @@ __all__ = [
     "Decisions",
     "Engine",
     "Mode",
+    "OrderGate",
     "Prices",
     "PricesError",
     "Returns",
@@ -51,6 +53,7 @@ _HOMES = {
     "qmtl.core.names": ("Mode",),
     "qmtl.sdk.decisions": ("Decisions",),
     "qmtl.sdk.engine": ("Engine",),
+    "qmtl.sdk.gate": ("OrderGate",),
     "qmtl.sdk.prices": ("Prices", "PricesError", "as_prices", "read_csv", "read_prices"),
     "qmtl.sdk.result": ("SubmitResult",),
     "qmtl.sdk.returns": ("Returns", "ReturnsError", "as_returns", "read_returns"),
