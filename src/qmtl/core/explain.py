@@ -19,7 +19,7 @@ from .times import NEVER, in_words, instant
 from .view import Void, WorldView
 from .waits import Wait, no_room, slots_taken, waits
 from .windows import evidence_stage
-from .words import counted, day, listed, ordinal, percent, sentence
+from .words import PHASES, counted, day, listed, ordinal, percent, sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +74,13 @@ def _where(view: WorldView, sid: StrategyId) -> Iterator[str]:
     row = view.strategies[sid].row
     entered = view.entered_at(row)
     since = "" if entered is None else f" since {day(entered)}"
-    match view.phase(row):
-        case Phase.BACKTEST:
-            yield f"{sid} is in backtest{since}."
-        case Phase.PAPER:
-            yield f"{sid} is on paper{since}."
-        case Phase.LIVE:
-            held = view.live.get(sid)
-            steps = "" if held is None else f", on {_step_of(view, held.step)}"
-            yield f"{sid} is live{since}{steps}."
-        case Phase.RETIRED:
-            expired = view.default_version is not None and out_of_time(view, row, view.policy)
-            why = "its time on paper ran out" if expired else "it was taken out of the campaign"
-            yield f"{sid} is retired{since}: {why}."
+    phase, held, more = view.phase(row), view.live.get(sid), ""
+    if phase is Phase.LIVE and held is not None:
+        more = f", on {_step_of(view, held.step)}"
+    if phase is Phase.RETIRED:
+        expired = view.default_version is not None and out_of_time(view, row, view.policy)
+        more = ": its time on paper ran out" if expired else ": it was taken out of the campaign"
+    yield f"{sid} is {PHASES[phase]}{since}{more}."
     yield from _came_down(view, sid)
 
 

@@ -29,6 +29,7 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
+from .words import PHASES
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
@@ -181,7 +182,7 @@ def _candidate_problems(
             (
                 view.phase(row) is PHASE_OF[stage],
                 Reason.NOT_PAPER_STAGE,
-                f"the strategy is in {view.phase(row)}, not in {PHASE_OF[stage]}",
+                f"the strategy is {PHASES[view.phase(row)]}, not {PHASES[PHASE_OF[stage]]}",
             ),
         )
     )

@@ -255,7 +255,7 @@ def _failing(problems: tuple[Problem, ...], stage: Stage) -> Iterator[Wait]:
 
 
 def _unjudged(view: WorldView, row: int, stage: Stage) -> Wait:
-    track = view.tracks[stage]
+    track, them = view.tracks[stage], "them"
     if int(track.judged_t[row]) == NEVER:
         what = f"Its {stage} returns have not been judged yet"
     elif int(track.judged_policy[row]) != view.default_version:
@@ -265,10 +265,10 @@ def _unjudged(view: WorldView, row: int, stage: Stage) -> Wait:
             f"Its {stage} returns up to {day(instant(int(track.last_t[row])))} are not judged yet"
         )
     else:
-        what = f"Its {stage} run is to be looked at again"
+        what, them = f"Its {stage} run is to be looked at again", "it"
     cohort = view.policy.selection is not None and stage is Stage.PAPER
-    who = "judges the cohort" if cohort else "judges them"
-    why = f"{what}: it waits until the campaign loop {who}."
+    whom = "the cohort" if cohort else them
+    why = f"{what}: it waits until the campaign loop judges {whom}."
     return Wait(reason=Reason.EVALUATION_DUE, sentence=why)
 
 

@@ -3,6 +3,14 @@
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from .names import Phase
+
+PHASES = {
+    Phase.BACKTEST: "in backtest",
+    Phase.PAPER: "on paper",
+    Phase.LIVE: "live",
+    Phase.RETIRED: "retired",
+}
 NAMES_MAX = 5  # More in one sentence, and nobody reads it.
 
 
