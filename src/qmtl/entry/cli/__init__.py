@@ -23,6 +23,7 @@ from qmtl.entry.cli import (
     serve,
     submit,
     tokens,
+    why,
     worlds,
 )
 
@@ -96,6 +97,7 @@ app.add_typer(journal.app, name="journal", help="The journal: everything that ha
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(submit.app)
 app.add_typer(explain.app)
+app.add_typer(why.app)
 app.add_typer(serve.app)
 
 
