@@ -299,7 +299,9 @@ def test_each_command_speaks_json(command: str) -> None:
 
 def test_an_explanation_is_read_under_headings() -> None:
     told = Server().run("explain", "us", "s").stdout
-    assert told == """s is on paper.
+    assert (
+        told
+        == """s is on paper.
 
 now
   - It may trade.
@@ -313,6 +315,7 @@ then
 what would stop it
   - A loss.
 """
+    )
 
 
 def test_in_a_project_the_strategy_is_enough(

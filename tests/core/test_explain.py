@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from immutables import Map
 
+from qmtl.adapters.memory import MemoryStore
 from qmtl.app import hub
 from qmtl.app import promotions as app_promotions
+from qmtl.app.explanations import explanation
+from qmtl.app.promotions import dossier_of
 from qmtl.core import campaign, evaluation, fold, promotion, snapshot, waits, windows
 from qmtl.core import explain as explain_module
 from qmtl.core.errors import UnknownStrategy
@@ -32,7 +35,8 @@ from qmtl.core.promotion import Clearance, Dossier, clear_for_live
 from qmtl.core.windows import Part
 from qmtl.core.words import counted, listed
 from qmtl.sim import cast
-from qmtl.sim.scene import DAY
+from qmtl.sim.chaos import SIDS, play, refusable
+from qmtl.sim.scene import DAY, Scene
 from tests.core.states import (
     DISABLED,
     EVIDENT,
@@ -159,7 +163,7 @@ def faults(sentence: str) -> list[str]:
     found += [word for word in ("None", "nan", "inf", "[", "{", "  ", "..") if word in sentence]
     found += [n for n in NUMBER.findall(sentence) if len(n.replace(".", "").lstrip("0")) > 4]
     found += [] if sentence.endswith(".") else ["no full stop"]
-    starts = sentence[0].isupper() or sentence.split()[0] in (ALPHA, cast.PIA)
+    starts = sentence[0].isupper() or sentence.split()[0] in (*SIDS, *cast.ROLES)
     return found + ([] if starts else ["no capital"])
 
 
@@ -192,6 +196,28 @@ def test_a_date_is_in_its_sentence_and_ahead() -> None:
             if wait.reached_at is not None:
                 assert wait.reached_at > told.as_of
                 assert f"{wait.reached_at:%Y-%m-%d}" in wait.sentence
+
+
+LIVES, LIFE_STEPS = 6, 30
+
+
+@pytest.mark.parametrize("seed", range(LIVES))
+def test_in_any_life_everybody_is_explained(seed: int) -> None:
+    """At every step, to whoever is in the world: in sentences, and as the gate has it."""
+    scene = Scene(MemoryStore())
+    for _ in play(scene, seed, LIFE_STEPS, refusable(scene)):
+        view = scene.view
+        for sid, strategy in view.strategies.items():
+            told = explanation(scene.store, view, sid, scene.now)
+            assert {s: faults(s) for s in told.sentences if faults(s)} == {}
+            phase = view.phase(strategy.row)
+            top = phase is Phase.LIVE and not told.waits_for
+            if view.default_version is None or phase in (Phase.BACKTEST, Phase.RETIRED) or top:
+                continue
+            dossier = dossier_of(scene.store, view, sid)
+            cleared = clear_for_live(view, sid, view.open_candidate(sid), dossier, scene.now)
+            due = R.APPLY_DUE in {wait.reason for wait in told.waits_for}
+            assert due is isinstance(cleared, Clearance)
 
 
 @pytest.mark.parametrize("case", [*GATE_CASES, *APPROVAL_CASES], ids=lambda case: case[0])

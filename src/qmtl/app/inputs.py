@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from qmtl.core.campaign import out_of_time
 from qmtl.core.evaluation import limits_of
-from qmtl.core.evaluation_run import EvaluationRun, GateResult
+from qmtl.core.evaluation_run import EvaluationRun, GateResult, Source
 from qmtl.core.names import Stage, StrategyId, Verdict
 from qmtl.core.policy import Bound, ManualApproval, Policy
 from qmtl.core.promotion import (
@@ -36,6 +36,9 @@ def run_inputs(view: WorldView, run: EvaluationRun, *, several: bool = False) ->
     yield Input(f"{of}run", f"{run.run_id}, revision {run.revision}, {run.stage}: {run.verdict}")
     yield Input(f"{of}policy", f"version {run.policy_version}")
     yield from (Input(f"{of}gate {gate.metric}", _gate(gate)) for gate in run.gates)
+    for name, metric in sorted(run.metrics.items()):
+        if metric.source is Source.REQUEST and metric.value is not None:
+            yield Input(f"{of}metric {name}", f"{metric.value:.6g}, as the request told it")
     window = progress(view, row, run.stage, view.policy)
     days = f"{run.observed_sec / DAY_SEC:.1f} of {window.required_sec / DAY_SEC:.1f} days"
     yield Input(f"{of}window", days)
@@ -99,7 +102,7 @@ def gate_inputs(
         yield from run_inputs(view, run)
     yield Input("verdict recorded", _word(view.verdict(row, evidence_stage(step))))
     yield Input("verdict now", _word(dossier.verdict))
-    yield from _of_risk(view, row, step, policy, dossier)
+    yield from _of_risk(view, sid, step, policy, dossier)
     yield from _of_capital(view, sid, step, policy, at)
     yield Input("snapshot relied upon", _snapshot(view, row, evidence_stage(step), policy, at))
 
@@ -141,8 +144,9 @@ def _of_candidate(
 
 
 def _of_risk(
-    view: WorldView, row: int, step: int, policy: Policy, dossier: Dossier
+    view: WorldView, sid: StrategyId, step: int, policy: Policy, dossier: Dossier
 ) -> Iterator[Input]:
+    row = view.strategies[sid].row
     yield Input("statistical evidence", "none asked" if policy.evidence is None else "asked")
     chosen = _yes(bool(view.standings.selected[row]))
     yield Input("selected", "nobody selects" if policy.selection is None else chosen)
@@ -152,6 +156,8 @@ def _of_risk(
         yield Input("stress loss", f"at most {limit:g}: {loss:.6g}")
     most = policy.risk.max_pairwise_correlation_to_live
     for other, known in sorted(dossier.correlations.items()):
+        if other == sid:
+            continue
         told = "unknown" if known is None else f"{known:.6g}"
         yield Input(f"correlation with {other}", f"at most {most}: {told}")
 

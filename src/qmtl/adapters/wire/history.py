@@ -4,15 +4,16 @@ Nothing is taken on trust that can be checked here: an entry has to be the next 
 read back, its stream and its kind have to be the fact's, and it has to fit the world before it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from qmtl.adapters.codec import fact_from_json
-from qmtl.adapters.memory import World, replay
+from qmtl.adapters.memory import World, after
 from qmtl.core.errors import Invalid
 from qmtl.core.facts import Entry, stream_of
 from qmtl.core.names import ActorId, WorldId
+from qmtl.core.view import WorldView
 
 from .instants import parse
 
@@ -51,17 +52,19 @@ def in_order(entries: Iterable[Entry]) -> Iterator[Entry]:
         yield entry
 
 
-def replayed(world_id: WorldId, entries: Iterable[Entry]) -> World:
-    """The world that entries lead to.  Raises Invalid when one does not fit those before it."""
-    seen = 0
+def just_before(world_id: WorldId, entries: Sequence[Entry]) -> World:
+    """The world that all but the last of these entries lead to, and that the last one fits.
 
-    def counted() -> Iterator[Entry]:
-        nonlocal seen
-        for entry in in_order(entries):
-            seen = entry.seq
-            yield entry
-
-    try:
-        return replay(world_id, counted())
-    except (KeyError, IndexError, ValueError) as error:
-        raise Invalid(f"entry {seen} does not fit the entries before it: {error!r}.") from error
+    Raises Invalid naming the first that does not fit those before it.
+    """
+    world = World(WorldView(world_id=world_id), [])
+    before = world
+    for entry in in_order(entries):
+        before = world
+        before.journal.append(entry)
+        try:
+            world = after(before, entry)
+        except (KeyError, IndexError, ValueError) as error:
+            why = f"entry {entry.seq} does not fit the entries before it: {error!r}."
+            raise Invalid(why) from error
+    return before

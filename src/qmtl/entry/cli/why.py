@@ -47,17 +47,16 @@ def why(
     The exit code is 1 when that leads to something else than what was recorded.
     """
     from qmtl.adapters.memory import store_of
-    from qmtl.adapters.wire.history import replayed
+    from qmtl.adapters.wire.history import just_before
     from qmtl.app.why import Outcome
     from qmtl.app.why import why as derived_again
 
     where = project.needed(world or project.here().world, "--world", "world")
     ctx.meta["world"] = where
     with connect(ctx) as client:
-        *before, entry = _journal(client, where, seq)
+        entries = _journal(client, where, seq)
     world_id = WorldId(where)
-    replayed(world_id, [*before, entry])  # The entry itself has to fit, too.
-    found = derived_again(store_of(replayed(world_id, before)), world_id, entry)
+    found = derived_again(store_of(just_before(world_id, entries)), world_id, entries[-1])
     if as_json:
         output.as_json(_json(found))
     else:
@@ -105,7 +104,9 @@ def _print(found: "Why") -> None:
         output.table(("in", "recorded", "derived"), rows)
     if found.inputs:
         typer.secho("\ninputs", fg="cyan")
-        output.pairs({each.name: each.value for each in found.inputs})
+        width = max(len(each.name) for each in found.inputs)
+        for each in found.inputs:
+            output.line(f"  {each.name:<{width}}  {each.value}")
     output.line(f"\nchecked: {CHECKED}")
     output.line(f"not checked: {NOT_CHECKED}")
 
