@@ -17,7 +17,7 @@ from qmtl.core.activation import Change
 from qmtl.core.errors import Invalid
 from qmtl.core.fold import entries as entries_of
 from qmtl.core.happened import happened
-from qmtl.core.names import Phase, Reason, Stage, StrategyId, WorldId
+from qmtl.core.names import Phase, Reason, RunId, Stage, StrategyId, WorldId
 from qmtl.core.view import WorldView
 from qmtl.sim import cast
 from qmtl.sim.chaos import play, refusable
@@ -33,6 +33,7 @@ from tests.worlds import (
     in_paper,
     live,
     observe,
+    observed,
     opened,
     proposed,
 )
@@ -168,6 +169,18 @@ def two_at_once() -> Scene:
     return scene
 
 
+def of_an_older_run() -> Scene:
+    """Proposed again on a run that is not the newest, but found the same."""
+    scene = observed(MemoryStore(), LONELY)
+    for name in ("mine", "again"):
+        scene.evaluate(ALPHA, run_id=RunId(name))
+    scene.add_policy(replace(LONELY, selection=None, risk=replace(LONELY.risk)), "another")
+    scene.set_default(2)
+    scene.set_default(1)
+    scene.evaluate(ALPHA, run_id=RunId("mine"))
+    return scene
+
+
 DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
     ("a backtest", lambda: opened_and_submitted(), "evaluations_recorded", ("gate sharpe_annual",)),
     ("a cohort", lambda: proposed(MemoryStore()), "evaluations_recorded", ("cohort", "selected")),
@@ -177,6 +190,7 @@ DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
     ("out of time", expired, "phase_entered", ("out of time",)),
     ("proposed", lambda: proposed(MemoryStore()), "candidate_proposed", ("observations",)),
     ("proposed for the next step", lambda: climbed(MemoryStore()), "candidate_proposed", ("run",)),
+    ("proposed on an older run", of_an_older_run, "candidate_proposed", ("run",)),
     ("void since paper failed", failed_paper, "candidate_voided", ("gate max_drawdown",)),
     ("void since superseded", superseded, "candidate_voided", ("still current",)),
     ("blocked", blocked, "promotion_blocked", ("approvals", "live slots", "snapshot relied upon")),
@@ -228,6 +242,24 @@ def test_a_refusal_shows_its_inputs_with_their_numbers() -> None:
     assert told["gate max_drawdown"] == "at most 0.2: 0.004, pass"
     assert told["window"] == "11.0 of 10.0 days"
     assert told["observations"] == "12 of 8"
+
+
+def test_nobody_is_correlated_with_itself() -> None:
+    scene = climbed(MemoryStore())
+    scene.apply(ALPHA)
+    names = [each.name for each in again(scene, "promotion_applied").inputs]
+    assert not [name for name in names if name.startswith("correlation")]
+
+
+def test_a_fingerprint_that_is_told_later_is_no_new_strategy() -> None:
+    scene = opened(MemoryStore())
+    scene.bind(ALPHA, fingerprint=None)
+    scene.bind(ALPHA, fingerprint="f1")
+    said = [w.sentence for w in each(journal(scene)) if w.entry.fact.kind == "strategy_bound"]
+    assert said == [
+        "ann bound alpha to the world, written by ann.",
+        "ann told the fingerprint of alpha.",
+    ]
 
 
 # ---- A journal that was edited -----------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,26 +29,36 @@ from qmtl.core.names import (
     Stream,
     WorldState,
 )
-from qmtl.core.outlook import outlook
+from qmtl.core.outlook import outlook, quiet_us
 from qmtl.core.policy import (
     Freeze,
 )
 from qmtl.core.promotion import Clearance, Dossier, clear_for_live
+from qmtl.core.view import Rejected
 from qmtl.core.windows import Part
 from qmtl.core.words import counted, listed
 from qmtl.sim import cast
 from qmtl.sim.chaos import SIDS, play, refusable
-from qmtl.sim.scene import DAY, Scene
+from qmtl.sim.scene import DAY, START, Scene, daily
 from tests.core.states import (
     DISABLED,
+    ENDLESS,
     EVIDENT,
     FAILS,
     FROZEN,
     HOUR,
     ROWS,
     Row,
+    activation,
+    after,
+    another_policy,
+    crashed,
+    expired,
+    of,
     on,
     said_of,
+    watched,
+    without_candidate,
 )
 from tests.core.test_promotion import APPROVAL_CASES, reasons_in
 from tests.core.test_promotion import CASES as GATE_CASES
@@ -60,6 +72,11 @@ from tests.worlds import (
     POLICY,
     changed,
     climbing,
+    good,
+    governed,
+    in_paper,
+    live,
+    observe,
     ready,
 )
 
@@ -252,6 +269,80 @@ def test_a_stranger_is_unknown() -> None:
         explain(ready(), StrategyId("nobody"), DOSSIER, NOW)
 
 
+def readmitted() -> Scene:
+    """Demoted for its drawdown, a candidate again since, and that void by another policy."""
+    scene = crashed()
+    observe(scene, Stage.PAPER, 12)
+    scene.evaluate(ALPHA)
+    another_policy(scene, AUTO)
+    return scene
+
+
+def restated_live() -> Scene:
+    scene = crashed()
+    scene.wait(DAY)
+    scene.restate(Stage.LIVE, ALPHA, daily(good(2), scene.now - DAY))
+    return scene
+
+
+TWO = governed(freeze=(*FROZEN.governance.freeze, *ENDLESS.governance.freeze))
+YEARLY = governed(freeze=(Freeze(cron="0 0 1 6 *", length=HOUR),))
+UNSAID: list[tuple[str, Callable[[], Explanation], str]] = [
+    (
+        "a freeze, to who is not at the gate",
+        lambda: said_of(without_candidate(ready(policy=FROZEN))),
+        "freeze allows",
+    ),
+    ("a freeze far ahead", lambda: said_of(ready(policy=YEARLY)), "no promotion for"),
+    ("when one of two freezes ends", lambda: said_of(ready(policy=TWO)), "until 2026-01-17 01:00"),
+    (
+        "silence, on its last instant",
+        lambda: of(after(live(MemoryStore()), lambda s: s.wait(15 * DAY))),
+        "compute only until live returns come",
+    ),
+    (
+        "that silence would come, when it has",
+        lambda: of(after(live(MemoryStore()), lambda s: s.wait(16 * DAY))),
+        "Without live returns after",
+    ),
+    ("the breaker twice", lambda: of(live(MemoryStore())), "A live run demotes it"),
+    (
+        "that a policy voids what is rejected",
+        lambda: said_of(ready(candidate={"standing": Rejected(cast.PIA, NOW, "no")})),
+        "voids the candidate and",
+    ),
+    (
+        "a weight that was lowered, of who drains",
+        lambda: said_of(activation(drain=True, weight=0.01), LATER),
+        "lowered its weight",
+    ),
+    ("what of live was restated since", lambda: of(restated_live()), "It was live"),
+    ("stress, before there is any", lambda: of(in_paper(MemoryStore())), "As things stand"),
+    ("the last of one date", lambda: of(watched(9)), "The last of these dates"),
+    (
+        "that an operator may extend who did not pass",
+        lambda: of(after(expired(), lambda s: restate_backtest(s))),
+        "extends it",
+    ),
+]
+
+
+def restate_backtest(scene: Scene) -> None:
+    scene.restate(Stage.BACKTEST, ALPHA, daily(-good(30), START - DAY))
+
+
+@pytest.mark.parametrize(("what", "made", "part"), UNSAID, ids=[case[0] for case in UNSAID])
+def test_what_does_not_concern_it_is_not_said(
+    what: str, made: Callable[[], Explanation], part: str
+) -> None:
+    assert [s for s in made().sentences if part in s] == []
+
+
+def test_why_it_left_live_is_told_whatever_became_of_it_since() -> None:
+    told = "\n".join(of(readmitted()).sentences)
+    assert "until 2026-01-18, when a drawdown in live demoted it" in told
+
+
 # ---- When --------------------------------------------------------------------------------------
 
 
@@ -292,6 +383,13 @@ def test_silence_is_longer_than_returns_may_be_late(hours: int, silent: bool) ->
     found = ahead(NOW - MINUTE + hours * HOUR, missing=90 * 86_400.0)
     assert (found.at is None) is silent
     assert ("never" in found.words) is silent
+
+
+def test_silence_is_longer_than_any_gap_that_counts() -> None:
+    hasty = replace(POLICY, data=replace(POLICY.data, max_lag=DAY))
+    assert quiet_us(hasty) == quiet_us(POLICY) == 5 * 86_400_000_000
+    patient = replace(POLICY, data=replace(POLICY.data, max_lag=9 * DAY))
+    assert quiet_us(patient) == 9 * 86_400_000_000
 
 
 def test_a_freeze_ends_when_the_last_that_runs_into_it_does() -> None:

@@ -189,7 +189,7 @@ def _taken_down(store: Store, view: WorldView, fact: f.Demoted) -> Derived | Non
             if not isinstance(before.fact, f.SeriesRestated):
                 return Derived(None, (Input("restatement", "there is none just before"),))
             said = f"entry {before.seq}: {before.fact.stage} returns, {before.fact.reason}"
-            facts = hub.relied_upon(view, before.fact) if before.fact.strategy_id == sid else ()
+            facts = hub.relied_upon(view, before.fact)
             return Derived(_first(facts), (Input("restatement", said),))
         case _:
             return _followed(store, view, sid, None)
