@@ -228,6 +228,7 @@ def test_all_decisions_of_a_world_at_once(pair: Pair, monkeypatch: pytest.Monkey
     [
         ("GET", "/worlds"),
         ("GET", f"/worlds/{W}/campaign/status"),
+        ("GET", f"/worlds/{W}/strategies/s1/explain"),
         ("GET", "/readyz"),
         ("POST", f"/worlds/{W}/kill"),
         ("POST", f"/worlds/{W}/returns"),
@@ -251,7 +252,7 @@ def test_a_submission_is_kept_and_forwarded_once(pair: Pair) -> None:
     told = pair.ask("ann", "POST", "/strategies", json=submission("late"))
     assert told.status_code == 202
     answer = told.json()
-    assert (answer["run_id"], answer["verdict"]) == (None, None)
+    assert (answer["run_id"], answer["verdict"], answer["explanation"]) == (None, None, None)
     assert answer["reasons"] == ["worldservice_away"]
     assert answer["decision"]["effective_mode"] == "compute-only"
     assert answer["decision"]["downgraded"] is True

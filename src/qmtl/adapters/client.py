@@ -226,6 +226,10 @@ class Client:
         params = {"strategy_id": strategy_id}
         return self.send("GET", _world(world, "campaign", "status"), params=params)
 
+    def explain(self, world: str, strategy_id: str) -> Answer:
+        """Where a strategy is, what it waits for, when, and what would stop it, in sentences."""
+        return self.send("GET", _world(world, "strategies", strategy_id, "explain"))
+
     def tick_pages(
         self, world: str, strategy_id: str | None = None, limit: int | None = None
     ) -> Iterator[Answer]:
