@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import rfc8785
@@ -210,6 +210,9 @@ class Restatement(Body):
             raise Invalid(f"t, r: {error}") from None
 
 
+PartName = Literal["code", "parameters", "data", "engine"]  # `versions.PARTS`.
+
+
 class Submit(Body):
     strategy_id: Id
     world: Id
@@ -219,6 +222,7 @@ class Submit(Body):
     variants_tried: Annotated[int, Field(ge=1, le=10**9)] | None = None
     engine: PlainObject | None = None
     stats: dict[MetricName, float] | None = None
+    parts: dict[PartName, Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]] | None = None
 
     def meaning(self) -> Submission:
         binding = Binding(
@@ -226,6 +230,7 @@ class Submit(Body):
             name=self.name,
             fingerprint=self.fingerprint,
             variants_tried=self.variants_tried,
+            parts=self.parts or {},
         )
         return Submission(
             binding=binding, returns=self.returns, stats=self.stats or {}, engine=self.engine or {}

@@ -26,16 +26,14 @@ from qmtl.adapters.policies.documents import shown
 from qmtl.adapters.wire import instants
 from qmtl.core.columns import Float
 from qmtl.core.errors import Invalid, Malformed
-from qmtl.core.names import (
-    Stage,
-)
+from qmtl.core.names import ID_CHARS_MAX, Stage
 from qmtl.core.snapshot import (
     SERIES_POINTS_MAX,
     TTL_SEC_MAX,
     PostedSeries,
 )
 
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"  # Fits a path, a key and a line of a log.
+ID_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._:-]{{0,{ID_CHARS_MAX - 1}}}$"
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+/-]{0,127}$"
 ACTOR_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
 METRIC_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
