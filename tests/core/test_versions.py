@@ -63,8 +63,8 @@ def test_versions_are_named_by_their_number() -> None:
 
 
 def test_a_name_that_is_taken_is_passed_over() -> None:
-    taken = [replace(STRANGER, strategy_id=StrategyId(f"momentum.{n}")) for n in (2, 3, 5)]
-    assert next_id(world(FIRST, *taken), M, 2) == "momentum.4"
+    taken = [replace(STRANGER, strategy_id=StrategyId(f"momentum.{n}")) for n in (2, 3, 4, 6)]
+    assert next_id(world(FIRST, *taken), M, 2) == "momentum.5"
 
 
 def test_a_family_has_a_most() -> None:
