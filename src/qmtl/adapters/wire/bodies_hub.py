@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 import rfc8785
@@ -15,6 +15,7 @@ from qmtl.app.strategies import Binding, Submission
 from qmtl.core.errors import Invalid
 from qmtl.core.names import Digest, Stage, StrategyId
 from qmtl.core.snapshot import TTL_SEC_DEFAULT, PostedSeries, RiskSnapshot
+from qmtl.core.versions import PARTS
 
 from .fields import (
     RETURNS_SCHEMA,
@@ -210,7 +211,8 @@ class Restatement(Body):
             raise Invalid(f"t, r: {error}") from None
 
 
-PartName = Literal["code", "parameters", "data", "engine"]  # `versions.PARTS`.
+PartName = Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})$")]
+PartDigest = Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]
 
 
 class Submit(Body):
@@ -222,7 +224,7 @@ class Submit(Body):
     variants_tried: Annotated[int, Field(ge=1, le=10**9)] | None = None
     engine: PlainObject | None = None
     stats: dict[MetricName, float] | None = None
-    parts: dict[PartName, Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]] | None = None
+    parts: dict[PartName, PartDigest] | None = None
 
     def meaning(self) -> Submission:
         binding = Binding(
