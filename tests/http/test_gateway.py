@@ -272,6 +272,30 @@ def test_a_submission_is_kept_and_forwarded_once(pair: Pair) -> None:
     assert h.state()[W][0] == before_ + len(kinds)
 
 
+def test_a_version_that_is_kept_is_made_once_in_the_order_it_came(pair: Pair) -> None:
+    h = pair.harness
+    with_world(h)
+    direct = pair.ask("ann", "POST", "/strategies", json=submission("s1")).json()
+    pair.stop_world()
+    for fingerprint in ("second", "third", "second"):
+        told = pair.ask(
+            "ann", "POST", "/strategies", json=submission("s1", fingerprint=fingerprint)
+        )
+        assert told.status_code == 202
+        answer = told.json()
+        assert set(answer) == set(direct)
+        assert (answer["strategy_id"], answer["decision"]["strategy_id"]) == ("s1", "s1")
+        assert (answer["version"], answer["previous"], answer["changed"]) == (None, None, [])
+    pair.start_world()
+    until(lambda: not pair.gateway.spool.waiting())
+    known = h.ok("rea", "GET", f"/worlds/{W}/strategies")["strategies"]
+    assert [(s["strategy_id"], s["fingerprint"]) for s in known] == [
+        *(("s1", "code-s1"), ("s1.2", "second"), ("s1.3", "third"))
+    ]
+    again = pair.ask("ann", "POST", "/strategies", json=submission("s1", fingerprint="third"))
+    assert again.json()["strategy_id"] == "s1.3"
+
+
 def test_what_can_never_be_taken_is_not_kept(pair: Pair) -> None:
     pair.stop_world()
     wrong = pair.ask("ann", "POST", "/strategies", json=submission("late", returns=[1]))

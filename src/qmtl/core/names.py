@@ -10,6 +10,7 @@ CandidateId = NewType("CandidateId", str)
 ActorId = NewType("ActorId", str)
 Digest = NewType("Digest", str)  # Lower-case hex of a (truncated) SHA-256.
 
+ID_CHARS_MAX = 128  # Of the id of a world, a strategy, a run: it fits a path, a key, a log's line.
 SYSTEM = WorldId("_system")  # The world that holds the list of worlds and the tokens.
 
 

@@ -248,6 +248,9 @@ class Gateway:
         told: jl.SubmittedJson = {
             "world_id": asked.world,
             "strategy_id": asked.strategy_id,
+            "version": None,
+            "previous": None,
+            "changed": [],
             "run_id": None,
             "verdict": None,
             "reasons": [Reason.WORLDSERVICE_AWAY],

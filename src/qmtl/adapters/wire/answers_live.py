@@ -15,6 +15,7 @@ from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.explain import Explanation
 from qmtl.core.names import Stage, StrategyId, WorldId
 from qmtl.core.policy import Window
+from qmtl.core.versions import changed
 from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from qmtl.core.windows import STAGE_OF, Progress
 
@@ -336,14 +337,18 @@ def submitted(
     explained: Explanation,
     warnings: Sequence[str],
 ) -> j.SubmittedJson:
+    strategy = view.strategies[ran.strategy_id]
     return {
         "world_id": view.world_id,
-        "strategy_id": ran.strategy_id,
+        "strategy_id": strategy.strategy_id,
+        "version": strategy.version,
+        "previous": strategy.previous,
+        "changed": list(changed(view, strategy)),
         "run_id": ran.run_id,
         "verdict": ran.verdict,
         "reasons": list(ran.reasons),
         "details": list(ran.details),
-        "phase": view.phase(view.strategies[ran.strategy_id].row),
+        "phase": view.phase(strategy.row),
         "decision": envelope(decision),
         "evaluation_run_url": run_url(view.world_id, ran),
         "warnings": list(warnings),

@@ -236,8 +236,16 @@ class ExplanationJson(TypedDict):
 
 
 class SubmittedJson(TypedDict):
+    """`strategy_id` is of the version that was submitted, whichever of its family was named.
+
+    Kept by a gateway while the world is away: the id that was named, and `version` null.
+    """
+
     world_id: str
     strategy_id: str
+    version: int | None
+    previous: str | None
+    changed: list[str]  # Parts that differ from the previous version; empty when not known.
     run_id: str | None
     verdict: str | None
     reasons: list[str]
