@@ -935,7 +935,7 @@ DOWN_ROWS = [
         lambda: of(after(live(MemoryStore()), lambda s: s.demote(ALPHA, Phase.RETIRED))),
         "alpha is retired since 2026-01-17: it was taken out of the campaign.",
         "It was live from 2026-01-17 until 2026-01-17, when an operator demoted it.",
-        "It has left the campaign and nothing brings it back: changed code is a new strategy.",
+        "It has left the campaign and nothing brings it back: changed code is a new version.",
         waits=(R.RETIRED,),
     ),
 ]

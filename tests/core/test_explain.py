@@ -180,7 +180,8 @@ def faults(sentence: str) -> list[str]:
     found += [word for word in ("None", "nan", "inf", "[", "{", "  ", "..") if word in sentence]
     found += [n for n in NUMBER.findall(sentence) if len(n.replace(".", "").lstrip("0")) > 4]
     found += [] if sentence.endswith(".") else ["no full stop"]
-    starts = sentence[0].isupper() or sentence.split()[0] in (*SIDS, *cast.ROLES)
+    first = sentence.split()[0].partition(".")[0]  # alpha.2 is a version of alpha.
+    starts = sentence[0].isupper() or first in (*SIDS, *cast.ROLES)
     return found + ([] if starts else ["no capital"])
 
 

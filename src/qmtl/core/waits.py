@@ -97,7 +97,7 @@ def _in_backtest(view: WorldView, sid: StrategyId, now: datetime) -> Iterator[Wa
 def _retired(view: WorldView, row: int) -> Iterator[Wait]:
     passed = view.verdict(row, Stage.BACKTEST) is Verdict.PASS
     if not (campaign.out_of_time(view, row, view.policy) and passed):
-        why = "It has left the campaign and nothing brings it back: changed code is a new strategy."
+        why = "It has left the campaign and nothing brings it back: changed code is a new version."
         yield Wait(reason=Reason.RETIRED, sentence=why)
         return
     if view.standings.held[row]:
