@@ -187,6 +187,9 @@ class Delivery:
         """
         held = self._decisions.held(self.ledger.strategy_id)
         lower = held.why_lower(monotonic())
+        if lower == Reason.DECISION_EXPIRED:  # Executing orders may have taken all its term.
+            held = self.ask()
+            lower = held.why_lower(monotonic())
         if lower is not None or held.envelope is None:
             raise Away(f"there is no decision: {lower}")
         where, envelope = self._where(held), held.envelope
@@ -260,7 +263,7 @@ class Delivery:
             return ""
         wait = (unripe[0].t - held.envelope.issued_at - age).total_seconds()
         self.wake_at = monotonic() + min(max(wait, AWAY_SEC), FUTURE_SEC_MAX)
-        return f"the world's clock is not there yet, but {in_words(wait)} before it"
+        return "the world's clock is not there yet"
 
     def _post(self) -> None:
         before = self.posted

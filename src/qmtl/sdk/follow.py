@@ -210,7 +210,7 @@ class _Follower:
             if not delivery.begun:
                 self._begin(self.prices)
                 due = True
-            elif due and delivery.away:
+            elif delivery.away:
                 delivery.flush()
             if not self._compute(self.prices) and due:
                 delivery.ask()
