@@ -94,6 +94,8 @@ class World:
     replay: bool = False
     away: bool = False
     refusing: httpx.Response | None = None  # What returns are answered with.
+    ticks: dict[str, Any] = field(default_factory=dict)
+    ticked: int = 0
     posted: list[dict[str, Any]] = field(default_factory=list)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     held: dict[str, dict[str, float]] = field(default_factory=dict)  # By stage and time.
@@ -116,6 +118,9 @@ class World:
             case ("POST", "/clock"):
                 self.now = datetime.fromisoformat(body["now"])
                 told = {"now": stamp(self.now), "replay": True}
+            case ("POST", "/worlds/us/campaign/tick"):
+                self.ticked += 1
+                told = self.ticks
             case ("POST", "/strategies"):
                 self.submitted.append(body)
                 self.strategies = [binding()]

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from qmtl.sdk.prices import Prices, PricesError, stamp
 from qmtl.sdk.prices import read_csv as read_prices
 
-POLL: Final = timedelta(seconds=1)  # Of a file: a look at its size and time costs nothing.
+POLL: Final = timedelta(seconds=0.2)  # Of a file: a look at its size and time costs nothing.
 SETTLE: Final = timedelta(seconds=10)  # Longer than anybody pauses in the midst of writing a file.
 TABLES: Final = (".csv", ".csv.gz", ".parquet")  # What of a folder is prices.
 TEXT: Final = (".csv", ".csv.gz")
@@ -186,7 +186,10 @@ class _Table:
             found = self._parsed(text)
         elif more:
             header = text[: text.index(b"\n") + 1]
-            found = _joined([known, self._parsed(header + more)])
+            try:
+                found = _joined([known, self._parsed(header + more)])
+            except PricesError:  # The whole says in which line.
+                found = self._parsed(text)
         else:
             found = known
         self._text = text

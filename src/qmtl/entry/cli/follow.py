@@ -108,9 +108,8 @@ def _followed(client: Client, strategy: Any, cost: float | None, **asked: Any) -
     try:
         return following.follow(strategy, engine=engine, client=client, **asked)
     except BarRefused as error:
-        output.failed(
-            str(error), "qmtl journal list WORLD shows what the world has", error.error.details
-        )
+        hint = f"qmtl journal list {asked['world']} shows what the world has"
+        output.failed(str(error), hint, error.error.details)
         if error.error.reasons:
             typer.echo(f"  reasons: {', '.join(error.error.reasons)}", err=True)
         raise typer.Exit(output.REFUSED) from error
