@@ -28,7 +28,7 @@ ENTERED = datetime(2024, 2, 9, 22, tzinfo=UTC)  # An hour after the last bar of 
 
 def walk(bars: int, seed: int = 7) -> Prices:
     """A random walk of two assets, a bar a day; a shorter one begins as a longer one does."""
-    steps = np.random.default_rng(seed).normal(0.0005, 0.01, (200, 2))[:bars]
+    steps = np.random.default_rng(seed).normal(0.0005, 0.01, (400, 2))[:bars]
     times = START + np.arange(bars) * np.timedelta64(1, "D")
     return Prices(times, ("A", "B"), np.round(100 * np.exp(steps.cumsum(axis=0)), 4))
 

@@ -326,12 +326,13 @@ BAD_ROWS = [
     ((np.datetime64("2024-01-10T21:00"), [1.0, 2.0]), "times increase"),
     ((np.datetime64("2024-01-11T21:00"), [1.0]), "values have shape"),
     ((np.datetime64("2024-01-11T21:00"), [1.0, -2.0]), "positive"),
+    (["2024-01-11", 1.0, 2.0], "a list is no table"),
     (Prices(walk(12).times[10:], ("A", "C"), walk(12).values[10:]), "assets"),
 ]
 
 
 @pytest.mark.parametrize(("row", "says"), BAD_ROWS)
-def test_a_row_that_is_none_is_an_error(row: sources.Row | Prices, says: str) -> None:
+def test_a_row_that_is_none_is_an_error(row: object, says: str) -> None:
     with pytest.raises(PricesError, match=says):
         list(IteratorSource(walk(10), [row]).updates(threading.Event()))
 

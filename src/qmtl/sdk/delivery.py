@@ -234,7 +234,14 @@ class Delivery:
         ledgers.save(self._path, self.ledger)
         if wrong is not None:
             raise wrong
-        self._post()
+        try:
+            self._post()
+        except Away as error:
+            left = {body["t"] for body in self.ledger.outbox}
+            for bar in fresh:
+                if ledgers.text(bar.t) in left:
+                    self._turn(bar, "kept", str(error))
+            raise
         self._back()
 
     def _allot(self, stage: Stage | None, where: Standing, fresh: Sequence[Bar]) -> str:

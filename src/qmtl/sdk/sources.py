@@ -16,9 +16,8 @@ from threading import Event
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from qmtl.sdk.prices import Prices, PricesError, stamp
+from qmtl.sdk.prices import Prices, PricesError, as_prices, stamp
 from qmtl.sdk.prices import read_csv as read_prices
 
 POLL: Final = timedelta(seconds=0.2)  # Of a file: a look at its size and time costs nothing.
@@ -27,7 +26,6 @@ TABLES: Final = (".csv", ".csv.gz", ".parquet")  # What of a folder is prices.
 TEXT: Final = (".csv", ".csv.gz")
 
 Mark = tuple[int, int, int]  # Inode, size and time: what is unchanged was not written.
-Row = tuple[np.datetime64 | datetime, ArrayLike]
 
 
 class HistoryChanged(PricesError):
@@ -238,16 +236,18 @@ def _joined(parts: list[Prices]) -> Prices:
 class IteratorSource:
     """A history, and an iterator over what comes after it.
 
-    bars  rows (time, prices), the time UTC or aware, the prices (assets,) in the history's order;
-          or `Prices`, each more bars of the same assets. It may block until there is one
+    history  `Prices`, or what `as_prices` takes
+    bars     rows (time, prices), the time UTC or aware, the prices (assets,) in the history's
+             order; or tables like the history, each more bars of the same assets. It may block
+             until there is one
     """
 
-    history: Prices
-    bars: Iterable[Row | Prices]
+    history: object
+    bars: Iterable[object]
 
     def updates(self, stop: Event, /) -> Iterator[Prices]:
         """The history, then all there is after each item.  Raises PricesError."""
-        known = self.history
+        known = as_prices(self.history)
         yield known
         for item in self.bars:
             if stop.is_set():
@@ -256,8 +256,8 @@ class IteratorSource:
             yield known
 
 
-def _more(item: Row | Prices, known: Prices) -> Prices:
-    if not isinstance(item, Prices):
+def _more(item: object, known: Prices) -> Prices:
+    if isinstance(item, tuple):
         time, values = item
         if isinstance(time, datetime):
             if time.tzinfo is None:
@@ -265,6 +265,7 @@ def _more(item: Row | Prices, known: Prices) -> Prices:
             time = np.datetime64(time.astimezone(UTC).replace(tzinfo=None), "us")
         times = np.array([time], dtype="datetime64[us]")
         return Prices(times, known.assets, np.array([values], dtype=np.float64))
-    if item.assets != known.assets:
-        raise PricesError(f"the assets were {known.assets}, and now are {item.assets}")
-    return item
+    found = as_prices(item)
+    if found.assets != known.assets:
+        raise PricesError(f"the assets were {known.assets}, and now are {found.assets}")
+    return found
