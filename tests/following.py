@@ -90,6 +90,7 @@ class World:
     weight: float = 0.0
     phase: str = "paper_campaign"
     entered_at: datetime | None = ENTERED
+    tested: bool = True
     strategies: list[dict[str, Any]] = field(default_factory=lambda: [binding()])
     replay: bool = False
     away: bool = False
@@ -145,7 +146,7 @@ class World:
         return {
             "phase": self.phase,
             "entered_at": None if self.entered_at is None else stamp(self.entered_at),
-            "backtest": {"ended_at": stamp(at(HISTORY - 1))},
+            "backtest": {"ended_at": stamp(at(HISTORY - 1)) if self.tested else None},
             **windows,
             "reasons": ["backtest_window_incomplete"],
             "details": ["backtest window: 40.0 of 365.0 days observed"],

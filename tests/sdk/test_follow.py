@@ -166,6 +166,7 @@ MACHINES: list[tuple[str, dict[str, Any], int]] = [
     ("some of paper", {"held": {"paper": {stamp(at(41)): 0.0}}}, 42),
     ("paper and live", {"held": {"paper": {stamp(at(40)): 0.0}, "live": {stamp(at(42)): 0.0}}}, 43),
     ("it entered later", {"entered_at": at(42) + timedelta(hours=1)}, 43),
+    ("nothing at all", {"tested": False, "entered_at": None}, 1),  # The first bar has no return.
     ("it entered within the clock's tolerance", {"entered_at": at(39) - timedelta(seconds=9)}, 40),
 ]
 
@@ -175,8 +176,9 @@ def test_a_new_machine_asks_the_world_where_to_begin(
     desk: Desk, name: str, world: dict[str, Any], first: int
 ) -> None:
     desk.world = World(**world)
-    desk.follow(45)
+    done = desk.follow(45)
     assert [body["t"] for body in desk.world.posted] == [stamp(at(bar)) for bar in range(first, 45)]
+    assert done.computed == done.posted, "what was before is not even looked at"
 
 
 def test_another_machine_may_have_gone_on(desk: Desk, tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_bars_from_before_the_entry_are_not_posted(desk: Desk) -> None:
     desk.world.goes("compute-only", "backtest_campaign")
     desk.follow(43)
     desk.world.goes("paper", "paper_campaign")
-    desk.world.entered_at = at(42) + timedelta(hours=3)
+    desk.world.entered_at = at(42)
     desk.follow(44)
     assert [body["t"] for body in desk.world.posted] == [stamp(at(43))]
     assert "3 kept bars are from before it entered paper_campaign: not posted" in desk.notes
@@ -314,6 +316,13 @@ def test_once_ends_when_the_world_is_away_and_the_next_time_goes_on(desk: Desk) 
     assert [body["t"] for body in desk.world.posted] == list(earned(43))
 
 
+def test_a_broken_ledger_of_another_strategy_is_no_hindrance(desk: Desk) -> None:
+    desk.follow(41)
+    (desk.state / "other.json").write_text("{")
+    desk.world.away = True
+    assert desk.follow(42, once=True).owed == 1
+
+
 def test_away_and_never_followed_here_nothing_is_known(desk: Desk) -> None:
     desk.world.away = True
     done = desk.follow(43, once=True)
@@ -371,6 +380,24 @@ def test_what_is_kept_has_a_limit(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     desk.follow(43)
     assert [bar.t for bar in desk.ledger().kept] == [at(41), at(42)]
     assert "1 from 2024-02-10T21:00:00Z on are given up" in desk.notes
+
+
+def test_a_submission_is_sent_when_the_world_is_back(desk: Desk) -> None:
+    desk.follow(41)
+    desk.world.away = True
+    with desk.world.client() as client:
+        spool.keep(client, {"strategy_id": "other", "world": W})
+
+    def back() -> None:
+        desk.world.away = False
+
+    desk.follow(
+        42,
+        desk.until(lambda: "is away" in desk.notes),
+        back,
+        desk.until(lambda: len(desk.world.posted) == 2),
+    )
+    assert [each["strategy_id"] for each in desk.world.submitted] == ["other"]
 
 
 # ---- Killed ----------------------------------------------------------------------------------
@@ -449,6 +476,32 @@ def test_execute_is_told_what_to_hold_and_its_return_is_posted(desk: Desk) -> No
     (body,) = desk.world.posted
     assert body["returns"] == {"Trend": 0.01}
     assert body["replay"] == {"Trend": earned(41)[stamp(at(40))]}, "the engine's own stands beside"
+
+
+def test_orders_may_take_longer_than_a_decision_lasts(desk: Desk, clock: Clock) -> None:
+    def slow(step: Step) -> float:
+        clock.now += 400
+        return 0.01
+
+    desk.follow(41, execute=slow)
+    assert [turn.outcome for turn in desk.turns] == ["posted"]
+    assert "away" not in desk.notes
+
+
+def test_what_was_executed_is_written_down_before_the_next(desk: Desk) -> None:
+    seen: list[datetime] = []
+
+    def trade(step: Step) -> float:
+        if step.time == at(42) and len(seen) == 2:
+            raise RuntimeError("the broker hung up")
+        seen.append(step.time)
+        return 0.01
+
+    with pytest.raises(RuntimeError):
+        desk.follow(44, execute=trade)
+    seen.append(at(0))
+    desk.follow(44, execute=trade)
+    assert seen == [at(40), at(41), at(0), at(42), at(43)]
 
 
 def test_nothing_realised_is_nothing_posted(desk: Desk) -> None:
@@ -641,10 +694,11 @@ def test_two_versions_are_followed_side_by_side(desk: Desk) -> None:
 
 def test_of_a_world_made_anew_nothing_was_done_yet(desk: Desk) -> None:
     desk.follow(43)
-    for fresh in (World(strategies=[binding(bound_at="2024-03-01T00:00:00Z")]), World(now=at(41))):
+    later, earlier = [binding(bound_at="2024-03-01T00:00:00Z")], at(40) + timedelta(hours=1)
+    for fresh in (World(strategies=later), World(strategies=later, now=earlier)):
         desk.world = fresh
-        desk.follow(42)
-        assert [body["t"] for body in fresh.posted] == list(earned(42))
+        desk.follow(42, once=True)
+        assert fresh.posted[0]["t"] == stamp(at(40))
         assert "us was made anew" in desk.notes
         desk.told.clear()
 
@@ -758,6 +812,13 @@ def test_a_replay_that_finds_the_world_away_ends_and_goes_on_later(desk: Desk) -
     assert desk.world.now == at(44) + timedelta(minutes=1)
 
 
+def test_a_replay_does_not_move_on_from_a_bar_that_is_not_there_yet(desk: Desk) -> None:
+    desk.world.replay, desk.world.now = True, at(39) + timedelta(hours=1)
+    desk.world.refusing = httpx.Response(503, json={"title": "busy"})
+    assert desk.follow(45, replay=True).away
+    assert desk.world.now == at(40) + timedelta(minutes=1)
+
+
 def test_until_is_the_last_day(desk: Desk) -> None:
     desk.follow(42, 45, 50, until=date(2024, 2, 12))
     assert [body["t"] for body in desk.world.posted] == list(earned(43))
@@ -778,6 +839,12 @@ def test_it_stops_when_it_is_told_to(desk: Desk, tmp_path: Path) -> None:
     timer.join()
     assert time.monotonic() - began < DEADLINE_SEC / 2
     assert desk.world.held == {"paper": earned(41)}
+
+
+def test_nobody_reads_the_source_any_more_when_it_ended(desk: Desk, tmp_path: Path) -> None:
+    write(tmp_path / "prices.csv", walk(41))
+    desk.follow(source=tmp_path / "prices.csv", once=True)
+    desk.until(lambda: all(each.name != "qmtl-prices" for each in threading.enumerate()))()
 
 
 def test_a_source_that_looks_at_nothing_is_not_waited_for(

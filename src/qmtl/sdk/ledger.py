@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmtl.core.names import Stage
+from qmtl.core.times import EPOCH
 from qmtl.sdk.disk import alone, write_whole
 
 FORMAT: Final = 1
@@ -147,13 +148,17 @@ def load(path: Path) -> Ledger | None:
 
 
 def known(home: Path, url: str, world: str, asked: str, parts: Mapping[str, str]) -> Ledger | None:
-    """That of the same code followed under this name before: for when the world cannot be asked."""
-    for path in sorted(home.glob("*.json")):
-        found = load(path)
-        about = (url, world, asked, parts)
-        if found is not None and (found.url, found.world, found.asked, found.parts) == about:
-            return found
-    return None
+    """That of the same code followed under this name before, the one that came furthest: for when
+    the world cannot be asked."""
+    about, fitting = (url, world, asked, dict(parts)), []
+    for path in home.glob("*.json"):
+        try:
+            found = load(path)
+        except LedgerError:  # Of whichever strategy: who follows that one is told.
+            continue
+        if found and (found.url, found.world, found.asked, dict(found.parts)) == about:
+            fitting.append(found)
+    return max(fitting, key=lambda each: each.last or EPOCH, default=None)
 
 
 def _instant(told: str | None) -> datetime | None:
