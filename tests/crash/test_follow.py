@@ -61,6 +61,11 @@ class Follower:
         """The next; None when it is gone."""
         return self.lines.get(timeout=DEADLINE_SEC)
 
+    def until(self, word: str) -> None:
+        """Looks at lines up to one that holds `word`."""
+        while word not in (line := self.line() or ""):
+            assert line, "it ended before it said so"
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(timeout=DEADLINE_SEC)
@@ -137,12 +142,10 @@ class Desk:
             stream.write(rest[: len(rest) // 2] if half else rest)
 
 
-def begin(home: Path, port: int) -> tuple[Desk, Served]:
-    """A world, and a strategy in its paper campaign."""
-    desk = Desk(home, port)
-    (home / "crashing.py").write_text(STRATEGY)
-    (home / "prices.csv").write_text(csv_of(walk(HISTORY)))
-    server = desk.server()
+def begin(desk: Desk, server: Served) -> Desk:
+    """A world, and a strategy in its paper campaign; the desk knows the server's port now."""
+    (desk.home / "crashing.py").write_text(STRATEGY)
+    (desk.home / "prices.csv").write_text(csv_of(walk(HISTORY)))
     with Client(server.url, server.token) as client:
         client.create_world(WORLD)
         client.add_policy(WORLD, POLICY)
@@ -150,7 +153,7 @@ def begin(home: Path, port: int) -> tuple[Desk, Served]:
         server, "submit", "crashing.py:Trend", "--world", WORLD, "--prices", "prices.csv"
     )
     assert "Trend in world crash: paper" in told
-    return Desk(home, int(server.url.rpartition(":")[2])), server
+    return Desk(desk.home, int(server.url.rpartition(":")[2]))
 
 
 def days(desk: Desk, server: Served, bars: range) -> None:
@@ -177,8 +180,10 @@ def held(server: Served) -> dict[str, Any]:
 
 def test_killed_again_and_again_each_bar_is_there_once(tmp_path: Path) -> None:
     chance, bar = random.Random(20260101), HISTORY
-    desk, server = begin(tmp_path, 0)
+    desk = Desk(tmp_path, 0)
+    server = desk.server()
     try:
+        desk = begin(desk, server)
         for number in range(ROUNDS):
             with desk.follow(server) as follower:
                 days(desk, server, range(bar, bar + BARS_A_ROUND))
@@ -210,25 +215,24 @@ def test_killed_again_and_again_each_bar_is_there_once(tmp_path: Path) -> None:
 
 
 def test_the_server_is_down_for_some_bars_and_sigterm_ends_it(tmp_path: Path) -> None:
-    desk, server = begin(tmp_path, 0)
     first, total = HISTORY, HISTORY + 4
+    desk = Desk(tmp_path, 0)
+    server = desk.server()
     try:
+        desk = begin(desk, server)
         with desk.follow(server, "--json") as follower:
             days(desk, server, range(first, first + 1))
-            while '"posted"' not in str(follower.line()):
-                continue
+            follower.until('"posted"')
             server.kill()
             for bar in range(first + 1, total - 1):
                 desk.append(bar)
-                while '"kept"' not in str(follower.line()):
-                    continue
+                follower.until('"kept"')
             server = desk.server()
             with Client(server.url, server.token) as client:
                 client.set_clock(at(total - 2) + MINUTE)
             days(desk, server, range(total - 1, total))
             for _ in range(first + 1, total):
-                while '"posted"' not in str(follower.line()):
-                    continue
+                follower.until('"posted"')
             follower.process.terminate()
             assert follower.process.wait(timeout=DEADLINE_SEC) == 0
         expected = earned(total)
