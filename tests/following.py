@@ -60,7 +60,7 @@ class Trend:
 def earned(bars: int, strategy: Strategy | None = None) -> dict[str, float]:
     """What the engine says of each bar after the history, by its time."""
     prices = walk(bars)
-    found = Engine().backtest(weights_of(strategy or Trend(), prices.values), prices)
+    found = Engine().backtest(weights_of(strategy or Trend(), prices), prices)
     return {stamp(at(bar)): float(found.returns[bar - 1]) for bar in range(HISTORY, bars)}
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
     from qmtl.sdk.engine import Engine
     from qmtl.sdk.follow import Followed, Step
-    from qmtl.sdk.prices import Prices, read_csv
+    from qmtl.sdk.gate import OrderGate
+    from qmtl.sdk.prices import Prices, PricesError, as_prices, read_csv, read_prices
     from qmtl.sdk.result import SubmitResult
+    from qmtl.sdk.returns import Returns, ReturnsError, as_returns, read_returns
     from qmtl.sdk.runner import Runner, StrategyRejected
     from qmtl.sdk.sources import FileSource, FolderSource, IteratorSource, PriceSource
     from qmtl.sdk.strategy import Strategy, StrategyError
@@ -38,16 +40,24 @@ __all__ = [
     "IteratorSource",
     "Mode",
     "NotSubmitted",
+    "OrderGate",
     "PriceSource",
     "Prices",
+    "PricesError",
+    "Returns",
+    "ReturnsError",
     "Runner",
     "Step",
     "Strategy",
     "StrategyError",
     "StrategyRejected",
     "SubmitResult",
+    "as_prices",
+    "as_returns",
     "permitted",
     "read_csv",
+    "read_prices",
+    "read_returns",
 ]
 
 _HOMES = {
@@ -58,8 +68,10 @@ _HOMES = {
     "qmtl.sdk.delivery": ("AlreadyFollowed", "BarRefused"),
     "qmtl.sdk.engine": ("Engine",),
     "qmtl.sdk.follow": ("Followed", "Step"),
-    "qmtl.sdk.prices": ("Prices", "read_csv"),
+    "qmtl.sdk.gate": ("OrderGate",),
+    "qmtl.sdk.prices": ("Prices", "PricesError", "as_prices", "read_csv", "read_prices"),
     "qmtl.sdk.result": ("SubmitResult",),
+    "qmtl.sdk.returns": ("Returns", "ReturnsError", "as_returns", "read_returns"),
     "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
     "qmtl.sdk.sources": ("FileSource", "FolderSource", "IteratorSource", "PriceSource"),
     "qmtl.sdk.strategy": ("Strategy", "StrategyError"),

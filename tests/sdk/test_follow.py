@@ -301,7 +301,7 @@ def test_what_is_late_is_said_to_be(desk: Desk) -> None:
     desk.world.now = at(50)
     desk.follow(41)
     assert desk.turns[0].why == (
-        "10.0 days late: beyond the policy's max_lag it counts for no window"
+        "10.0 days late; beyond the policy's max_lag a bar counts for no window"
     )
 
 
@@ -879,7 +879,7 @@ def test_a_turn_reads_well(desk: Desk) -> None:
     texts = [str(turn) for turn in desk.turns]
     assert texts[0].split(maxsplit=3)[0::2] == ["2024-02-10T21:00Z", "paper"]
     assert texts[0].endswith(
-        "posted as paper: 20.0 days late: beyond the policy's max_lag it counts for no window"
+        "posted as paper: 20.0 days late; beyond the policy's max_lag a bar counts for no window"
     )
     assert texts[1].endswith("compute-only  not posted, kept: frozen")
     assert desk.turns[1].plain() == {

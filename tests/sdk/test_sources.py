@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import numpy as np
+import polars as pl
 import pytest
 
 from qmtl.sdk import sources
@@ -240,6 +241,25 @@ def test_a_compressed_file_may_be_half_there(tmp_path: Path) -> None:
         path.write_bytes(more[:-20])
         watch.nothing()
         path.write_bytes(more)
+        assert watch.bars() == 11
+
+
+def test_a_parquet_file_may_be_half_there(tmp_path: Path) -> None:
+    def content(bars: int) -> bytes:
+        prices = walk(bars)
+        columns = {name: prices.values[:, at] for at, name in enumerate(prices.assets)}
+        pl.DataFrame({"Date": prices.times.astype("datetime64[D]"), **columns}).write_parquet(
+            tmp_path / "aside"
+        )
+        return (tmp_path / "aside").read_bytes()
+
+    path = tmp_path / "prices.parquet"
+    path.write_bytes(content(10))
+    with watched(FileSource(path, poll=POLL)) as watch:
+        assert watch.bars() == 10
+        path.write_bytes(content(11)[:-30])
+        watch.nothing()
+        path.write_bytes(content(11))
         assert watch.bars() == 11
 
 

@@ -119,3 +119,6 @@ class Reason(StrEnum):
     DECISION_MISSING = "decision_missing"
     DECISION_EXPIRED = "decision_expired"
     WORLDSERVICE_AWAY = "worldservice_away"
+    # Of an explanation: nothing is wrong, somebody has yet to act.
+    EVALUATION_DUE = "evaluation_due"
+    APPLY_DUE = "apply_due"

@@ -256,6 +256,7 @@ class Gateway:
             "decision": self._floor(WorldId(asked.world), asked.strategy_id),
             "evaluation_run_url": None,
             "warnings": [KEPT],
+            "explanation": None,
         }
         return Response(dumped(told), 202, media_type=JSON)
 

@@ -17,7 +17,7 @@ from qmtl.core.names import Mode, Phase, Reason, Stage
 from qmtl.core.times import in_words
 from qmtl.sdk import ledger as ledgers
 from qmtl.sdk import spool
-from qmtl.sdk.decisions import Decisions, Held, monotonic
+from qmtl.sdk.decisions import Decisions, Held, as_good_as_away, monotonic
 from qmtl.sdk.disk import Occupied
 from qmtl.sdk.ledger import Bar, Body, Ledger
 from qmtl.sdk.submitted import NotSubmitted, Standing, Submitted, find, standing
@@ -26,7 +26,6 @@ from qmtl.sdk.told import Note, Outcome, Told, Turn
 AWAY_SEC: Final = 1.0  # Between two attempts to reach a world that is away,
 AWAY_SEC_MAX: Final = 30.0  # and at most, while it stays so.
 FUTURE_SEC_MAX: Final = 60.0  # The world's clock may be one that is moved by hand: look again.
-LATER: Final = 429  # Told to slow down, or the server fails: of the hour, not of the bar.
 OF_THE_CREDENTIAL: Final = frozenset({401, 403, 404})  # With another one, the same bar may go.
 
 
@@ -299,7 +298,7 @@ class Delivery:
         late = datetime.fromisoformat(answer["created_at"]) - at
         why = ""
         if late.total_seconds() > body["ttl_sec"]:
-            why = f"{in_words(late.total_seconds())} late: beyond the policy's max_lag it counts"
+            why = f"{in_words(late.total_seconds())} late; beyond the policy's max_lag a bar counts"
             why += " for no window"
         bar = Bar(
             t=at,
@@ -360,7 +359,7 @@ BEFORE: Final[Mapping[Stage, Stage | None]] = {Stage.PAPER: None, Stage.LIVE: St
 
 def waits(error: Away | ApiError) -> bool:
     """Whether time may mend it."""
-    return isinstance(error, Away) or error.status == LATER or error.status >= 500
+    return isinstance(error, Away) or as_good_as_away(error)
 
 
 def _of_another_world(held: Ledger, found: Submitted, where: Standing) -> bool:

@@ -257,7 +257,7 @@ class _Follower:
         rows = self._new_rows(prices.times)
         if not len(rows):
             return False
-        weights = weights_of(copy.deepcopy(self.strategy), prices.values)
+        weights = weights_of(copy.deepcopy(self.strategy), prices)
         found = self.engine.backtest(weights, prices)
         away: Away | ApiError | None = None
         # Those that were missed go together, unless each has its instant or its execution.

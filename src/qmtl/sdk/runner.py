@@ -66,7 +66,7 @@ class Runner:
         leak = find_leak(strategy, prices)
         if leak is not None:
             raise StrategyRejected(leak)
-        found = engine.backtest(weights_of(copy.deepcopy(strategy), prices.values), prices)
+        found = engine.backtest(weights_of(copy.deepcopy(strategy), prices), prices)
         precheck = _precheck(found, prices, engine, variants_tried)
         submission = {
             "strategy_id": strategy_id or name_of(strategy),

@@ -17,8 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from qmtl.sdk.prices import Prices, PricesError, as_prices, stamp
-from qmtl.sdk.prices import read_csv as read_prices
+from qmtl.sdk.prices import Prices, PricesError, as_prices, read_prices, stamp
 
 POLL: Final = timedelta(seconds=0.2)  # Of a file: a look at its size and time costs nothing.
 SETTLE: Final = timedelta(seconds=10)  # Longer than anybody pauses in the midst of writing a file.

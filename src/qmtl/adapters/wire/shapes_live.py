@@ -213,6 +213,28 @@ class DecisionsJson(TypedDict):
     decisions: list[EnvelopeJson]
 
 
+class WaitJson(TypedDict):
+    """`share` of it that is there; `reached_at` at the present rate, if time alone brings it."""
+
+    reason: str
+    sentence: str
+    share: Fraction | None
+    reached_at: At | None
+
+
+class ExplanationJson(TypedDict):
+    """A strategy's standing in sentences, in the order in which a person asks."""
+
+    world_id: str
+    strategy_id: str
+    as_of: At
+    phase: str
+    since: At | None
+    sentences: list[str]
+    waits_for: list[WaitJson]
+    would_stop: list[str]
+
+
 class SubmittedJson(TypedDict):
     world_id: str
     strategy_id: str
@@ -224,3 +246,4 @@ class SubmittedJson(TypedDict):
     decision: EnvelopeJson
     evaluation_run_url: str | None
     warnings: list[str]
+    explanation: ExplanationJson | None  # None while the world is away.
