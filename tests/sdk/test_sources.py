@@ -294,6 +294,8 @@ def test_a_folder_is_its_files_one_after_the_other(tmp_path: Path) -> None:
         write(tmp_path / "2024-02.csv", part(slice(10, 15)))
         assert watch.bars() == 15
         (tmp_path / "2024-03.csv").write_text("Date,A,B\n2024")
+        assert watch.seen.empty()
+        time.sleep(2 * SETTLE.total_seconds())  # A month may begin long before its first bar.
         watch.nothing()
         write(tmp_path / "2024-03.csv", part(slice(15, 16)))
         assert watch.bars() == 16

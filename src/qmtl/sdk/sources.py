@@ -106,7 +106,9 @@ class FolderSource:
         def read() -> Prices:
             parts = []
             for path in sorted(each for each in Path(self.path).iterdir() if _is_table(each)):
-                parts.append((path, tables.setdefault(path, _Table(path)).read()))
+                table = tables.setdefault(path, _Table(path))
+                if not table.is_empty():
+                    parts.append((path, table.read()))
             if not parts:
                 raise PricesError(f"{self.path} holds no prices ({', '.join(TABLES)})")
             for path, part in parts:
@@ -166,6 +168,12 @@ class _Table:
 
     def mark(self) -> Mark:
         return _marked(self.path)
+
+    def is_empty(self) -> bool:
+        """Whether it is a CSV that has a header at most: a month begins with its first bar."""
+        if self._prices is not None or not self.path.name.endswith(TEXT):
+            return False
+        return _lines(self.path).count(b"\n") <= 1
 
     def read(self) -> Prices:
         """Raises OSError, PricesError."""
