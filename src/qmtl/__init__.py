@@ -12,29 +12,42 @@ if TYPE_CHECKING:
     from qmtl.core.decision import permitted
     from qmtl.core.names import Mode
     from qmtl.sdk.decisions import Decisions
+    from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
     from qmtl.sdk.engine import Engine
+    from qmtl.sdk.follow import Followed, Step
     from qmtl.sdk.gate import OrderGate
     from qmtl.sdk.prices import Prices, PricesError, as_prices, read_csv, read_prices
     from qmtl.sdk.result import SubmitResult
     from qmtl.sdk.returns import Returns, ReturnsError, as_returns, read_returns
     from qmtl.sdk.runner import Runner, StrategyRejected
+    from qmtl.sdk.sources import FileSource, FolderSource, IteratorSource, PriceSource
     from qmtl.sdk.strategy import Strategy, StrategyError
+    from qmtl.sdk.submitted import NotSubmitted
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyFollowed",
     "ApiError",
     "Away",
+    "BarRefused",
     "Client",
     "Decisions",
     "Engine",
+    "FileSource",
+    "FolderSource",
+    "Followed",
+    "IteratorSource",
     "Mode",
+    "NotSubmitted",
     "OrderGate",
+    "PriceSource",
     "Prices",
     "PricesError",
     "Returns",
     "ReturnsError",
     "Runner",
+    "Step",
     "Strategy",
     "StrategyError",
     "StrategyRejected",
@@ -52,13 +65,17 @@ _HOMES = {
     "qmtl.core.decision": ("permitted",),
     "qmtl.core.names": ("Mode",),
     "qmtl.sdk.decisions": ("Decisions",),
+    "qmtl.sdk.delivery": ("AlreadyFollowed", "BarRefused"),
     "qmtl.sdk.engine": ("Engine",),
+    "qmtl.sdk.follow": ("Followed", "Step"),
     "qmtl.sdk.gate": ("OrderGate",),
     "qmtl.sdk.prices": ("Prices", "PricesError", "as_prices", "read_csv", "read_prices"),
     "qmtl.sdk.result": ("SubmitResult",),
     "qmtl.sdk.returns": ("Returns", "ReturnsError", "as_returns", "read_returns"),
     "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
+    "qmtl.sdk.sources": ("FileSource", "FolderSource", "IteratorSource", "PriceSource"),
     "qmtl.sdk.strategy": ("Strategy", "StrategyError"),
+    "qmtl.sdk.submitted": ("NotSubmitted",),
 }
 
 

@@ -203,6 +203,10 @@ class Decisions:
         """What the strategy may do at this instant.  In doubt, compute only."""
         return self._held.get(strategy_id, NOTHING).mode(monotonic())
 
+    def held(self, strategy_id: str) -> Held:
+        """The decision itself, and when it was asked for."""
+        return self._held.get(strategy_id, NOTHING)
+
     def weight(self, strategy_id: str) -> float:
         """The share of capital it may use at this instant; 0 unless it is live."""
         held = self._held.get(strategy_id, NOTHING)

@@ -16,6 +16,7 @@ from qmtl.core.names import Phase, Reason, Verdict
 from qmtl.sdk import spool
 from qmtl.sdk.decisions import BadDecision, Held, envelope_of, monotonic
 from qmtl.sdk.engine import YEAR, Backtest, Engine
+from qmtl.sdk.follow import follow
 from qmtl.sdk.lookahead import Leak, find_leak
 from qmtl.sdk.prices import Prices, stamp
 from qmtl.sdk.result import Precheck, SubmitResult, WorldAnswer
@@ -95,6 +96,8 @@ class Runner:
             return spool.flush(client)
         with Client() as own:
             return spool.flush(own)
+
+    follow = staticmethod(follow)
 
 
 def _sent(client: Client, submission: dict[str, Any], precheck: Precheck) -> SubmitResult:

@@ -15,6 +15,7 @@ from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
     campaign,
     explain,
+    follow,
     hub,
     journal,
     output,
@@ -98,6 +99,7 @@ app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(submit.app)
 app.add_typer(explain.app)
 app.add_typer(why.app)
+app.add_typer(follow.app)
 app.add_typer(serve.app)
 
 
