@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import orjson
+import polars as pl
 
+from bench import gate
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
@@ -25,6 +28,10 @@ from qmtl.adapters.wire.bodies_hub import Snapshot
 from qmtl.app import campaigns, evaluations, hub, strategies, worlds
 from qmtl.app.step import By
 from qmtl.core.names import ActorId, Role, Stage, StrategyId, WorldId
+from qmtl.demo import us_large_caps
+from qmtl.sdk.engine import Engine
+from qmtl.sdk.frames import KINDS, Kind, given
+from qmtl.sdk.strategy import weights_of
 
 WORLD = WorldId("bench")
 BEGAN = datetime(2025, 1, 1, 21, tzinfo=UTC)
@@ -181,6 +188,30 @@ def ticks(folder: Path) -> Figure:
     return figure
 
 
+class Halves:
+    """Holds half of everything: a strategy that costs next to nothing, in whatever it is given."""
+
+    def __init__(self, frame: str) -> None:
+        self.frame = frame
+
+    def weights(self, prices: Any) -> Any:
+        if self.frame == "polars":
+            return prices.with_columns(pl.all().exclude("time") * 0 + 0.025)
+        return prices * 0 + 0.025
+
+
+def engine(frame: Kind) -> Figure:
+    """From prices to a backtest; the floor is the strategy's own time."""
+    prices, strategy = us_large_caps(), Halves(frame)
+    shown = given(prices, frame)
+    return paired(
+        f"engine, 20 assets x 8,313 bars, {frame}",
+        lambda _: strategy.weights(shown),
+        lambda _: Engine().backtest(weights_of(strategy, prices), prices),
+        "ours < floor + 50 ms",
+    )
+
+
 def started(folder: Path) -> Figure:
     """A server from exec to listening, beside an interpreter that does nothing."""
 
@@ -233,6 +264,10 @@ def main() -> None:
     for bench in (snapshots, evaluates, evaluates_late, ticks, started):
         with TemporaryDirectory() as folder:
             print(bench(Path(folder)).row(), flush=True)
+    for kind in KINDS:
+        print(engine(kind).row(), flush=True)
+    with TemporaryDirectory() as folder:
+        print(gate.rows(Path(folder)), flush=True)
     with TemporaryDirectory() as folder:
         print(memory(Path(folder)))
 

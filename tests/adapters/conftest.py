@@ -64,7 +64,8 @@ def eventful() -> list[Commit]:
         view = history.view
         standings = {type(candidate.standing) for candidate in view.candidates.values()}
         phases = {view.phase(strategy.row) for strategy in view.in_order()}
-        full = (view.live, view.tokens, view.worlds, view.confirmations, view.runs)
+        later = [strategy for strategy in view.in_order() if strategy.version > 1]
+        full = (view.live, view.tokens, view.worlds, view.confirmations, view.runs, later)
         if {Applied, Void} <= standings and Phase.PAPER in phases and all(full):
             return commits
     raise AssertionError("no history is eventful")

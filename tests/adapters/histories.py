@@ -6,7 +6,7 @@ asked; a store must keep whatever the core hands it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -32,6 +32,7 @@ from qmtl.core.names import (
 )
 from qmtl.core.policy import AutoApply, Disabled, Governance, ManualApproval, Policy
 from qmtl.core.times import instant, micros
+from qmtl.core.versions import family
 from qmtl.core.view import Expected, Rejected, WorldView
 
 WORLD = WorldId("w")
@@ -190,9 +191,24 @@ class History:
 
 def _bind(h: History) -> f.Fact | None:
     if len(h.view.strategies) < STRATEGIES_MAX:
-        return bound(h.fresh("s"), h.draw.choice(("f1", None)))
-    found = h.strategy()
-    return bound(found, "f2") if found else None
+        return _version(h) or bound(h.fresh("s"), h.draw.choice(("f1", None)))
+    bare = [s.strategy_id for s in h.view.in_order() if s.fingerprint is None]
+    return bound(h.draw.choice(bare), "f2") if bare else None
+
+
+def _version(h: History) -> f.Fact | None:
+    """Now and then, of a family that can have one more."""
+    told = [s for s in h.view.in_order() if s.fingerprint is not None]
+    if not told or h.draw.random() < 0.5:
+        return None
+    last = family(h.view, h.draw.choice(told).family)[-1]
+    return replace(
+        bound(f"{last.family}.{last.version + 1}", h.fresh("f")),
+        family=last.family,
+        version=last.version + 1,
+        previous=last.strategy_id,
+        parts=h.draw.choice(({}, {"code": "c", "data": "d"})),
+    )
 
 
 def _policy(h: History) -> f.Fact:

@@ -115,6 +115,11 @@ CALLS: list[tuple[Callable[[Client], Any], str, str]] = [
     (lambda c: c.decide("w"), "GET", "/worlds/w/decide"),
     (lambda c: c.decide_one("w", "s"), "GET", "/worlds/w/decide"),
     (lambda c: list(c.journal("w")), "GET", "/worlds/w/journal"),
+    (
+        lambda c: c.acknowledge("w", strategy_id="s", sequence=4),
+        "POST",
+        "/worlds/w/activation/ack",
+    ),
     (lambda c: c.clock(), "GET", "/clock"),
     (lambda c: c.set_clock(datetime(2024, 1, 1, tzinfo=UTC)), "POST", "/clock"),
     (lambda c: list(c.tokens()), "GET", "/tokens"),

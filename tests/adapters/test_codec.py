@@ -83,6 +83,9 @@ SAMPLES: list[Fact] = [
     f.ConfirmationGiven(confirmation_id="k"),
     bound("a", None),
     replace(
+        bound("a.2", "f2"), family=A, version=2, previous=A, parts={"engine": "b", "code": "a"}
+    ),
+    replace(
         snapshot("v", SERIES, ODD),
         covariance={"a,b": 0.5},
         stress={A: {"crash": 0.25}},
@@ -252,6 +255,15 @@ UNREADABLE = [
 def test_what_is_not_a_fact_is_refused(why: str, body: bytes) -> None:
     with pytest.raises(ValidationError):
         codec.fact_from_bytes(body)
+
+
+def test_a_fact_that_was_stored_before_it_had_more_to_say_is_read_as_it_was_meant() -> None:
+    """A strategy bound before there were versions is the first of its own family."""
+    body = (
+        b'{"author":"ann","fingerprint":"f1","kind":"strategy_bound","name":"the a",'
+        b'"strategy_id":"a","variants_tried":null}'
+    )
+    assert codec.fact_from_bytes(body) == bound("a", "f1")
 
 
 def test_a_run_comes_back_as_it_was() -> None:

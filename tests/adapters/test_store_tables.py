@@ -17,6 +17,8 @@ CORRUPTIONS = [
     ("policies", "UPDATE policies SET policy = '{}' WHERE version = 1"),
     ("strategies", "UPDATE strategies SET held = 1 - held WHERE row = 0"),
     ("strategies", "UPDATE strategies SET blocked = '[\"held\"]x' WHERE row = 0"),
+    ("strategies", 'UPDATE strategies SET parts = \'{"code":"x"}\' WHERE row = 0'),
+    ("strategies", "UPDATE strategies SET version = 9 WHERE version = 2"),
     ("series_state", "UPDATE series_state SET window_us = window_us + 1 WHERE stage = 'paper'"),
     ("latest_runs", "UPDATE latest_runs SET revision = revision + 1"),
     ("candidates", "UPDATE candidates SET evidence = 'forged'"),
@@ -70,6 +72,18 @@ IMPOSSIBLE = [
     "UPDATE strategies SET phase = 'dryrun'",
     "UPDATE strategies SET step = 0 WHERE phase = 'paper_campaign'",
     "UPDATE strategies SET step = -2",
+    "UPDATE strategies SET version = 0 WHERE row = 0",
+    "UPDATE strategies SET version = 2 WHERE row = 0",
+    "UPDATE strategies SET previous = NULL WHERE version = 2",
+    "UPDATE strategies SET previous = strategy_id WHERE version = 1",
+    "UPDATE strategies SET family = 'other' WHERE version = 1",
+    "UPDATE strategies SET family = strategy_id WHERE version = 2",
+    "INSERT INTO strategies SELECT world_id, 'twice', 99, name, author, 'f9', variants_tried, "
+    "bound_at, phase, entered_at, held, selected, step, step_window_us, extension_us, blocked, "
+    "family, version, previous, parts FROM strategies WHERE version = 2",
+    "INSERT INTO strategies SELECT world_id, 'twice', 99, name, author, fingerprint, "
+    "variants_tried, bound_at, phase, entered_at, held, selected, step, step_window_us, "
+    "extension_us, blocked, family, 99, previous, parts FROM strategies WHERE version = 2",
     "UPDATE series_state SET stage = 'dryrun'",
     "UPDATE series_state SET verdict = 'passed'",
     "UPDATE series_state SET window_points = points + 1",

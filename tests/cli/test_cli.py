@@ -103,6 +103,16 @@ TOKEN = {
 ENTRY = {"seq": 1, "at": "2024-01-01T00:00:00Z", "actor": "a", "kind": "killed", "fact": {"x": 1}}
 POLICY = {"version": 1, "default": True, "created_at": "2024-01-01T00:00:00Z", "checksum": "c"}
 ADDED = {"version": 2, "checksum": "c", "warnings": ["w"], "default": False}
+EXPLANATION = {
+    "world_id": "us",
+    "strategy_id": "s",
+    "as_of": "2024-01-01T00:00:00Z",
+    "phase": "paper_campaign",
+    "since": "2024-01-01T00:00:00Z",
+    "sentences": ["s is on paper.", "It may trade.", "It needs time.", "Then it goes.", "A loss."],
+    "waits_for": [{"reason": "x", "sentence": "It needs time.", "share": 0.5, "reached_at": None}],
+    "would_stop": ["A loss."],
+}
 TICK = {"schema_version": 1, "world_id": "us", "actions": [], "next_cursor": None}
 PENDING = {"confirmation_id": "1f", "what": "resume", "detail": "two people"}
 
@@ -119,6 +129,7 @@ ANSWERS: dict[str, Any] = {
     "POST /worlds/us/set-default": {"world_id": "us", "version": 2},
     "POST /worlds/us/strategies/s/extend": STANDING,
     "GET /worlds/us/campaign/status": {"strategies": [STATUS]},
+    "GET /worlds/us/strategies/s/explain": EXPLANATION,
     "POST /worlds/us/campaign/tick": TICK,
     "GET /worlds/us/decide": {"decisions": [ENVELOPE], **ENVELOPE},
     "GET /worlds/us/promotions/live/candidates": {"candidates": [CANDIDATE], "next_cursor": None},
@@ -195,6 +206,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any] | None, str]] = [
     ("world resume us --reason r", "POST /worlds/us/resume", None, "qmtl world confirm us 1f"),
     ("world status us", "GET /worlds/us/campaign/status", None, "paper_window_incomplete"),
     ("world status us s", "GET /worlds/us/campaign/status", None, "30.0 of 60.0 days"),
+    ("explain us s", "GET /worlds/us/strategies/s/explain", None, "  - It needs time."),
     ("world decide us", "GET /worlds/us/decide", None, "paper"),
     ("world decide us s", "GET /worlds/us/decide", None, "effective_mode"),
     ("world tick us", "POST /worlds/us/campaign/tick", None, "nothing to do"),
@@ -283,6 +295,40 @@ def test_each_command_asks_and_tells(
 def test_each_command_speaks_json(command: str) -> None:
     result = Server().run(*command.split(), "--json")
     assert json.loads(result.stdout)
+
+
+def test_an_explanation_is_read_under_headings() -> None:
+    told = Server().run("explain", "us", "s").stdout
+    assert (
+        told
+        == """s is on paper.
+
+now
+  - It may trade.
+
+it waits for
+  - It needs time.
+
+then
+  - Then it goes.
+
+what would stop it
+  - A loss.
+"""
+    )
+
+
+def test_in_a_project_the_strategy_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = Server()
+    assert "say WORLD STRATEGY, or world in qmtl.toml" in server.run("explain", "s", code=2).stderr
+    (tmp_path / "qmtl.toml").write_text('world = "us"\nid = "s"\n')
+    assert not server.seen
+    for arguments in (("s",), ()):
+        assert "It needs time" in server.run("explain", *arguments).stdout
+        assert server.seen[-1].url.path == "/worlds/us/strategies/s/explain"
 
 
 def test_a_snapshot_is_posted_from_a_file_or_from_stdin(tmp_path: Path) -> None:

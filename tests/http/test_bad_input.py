@@ -329,14 +329,36 @@ BAD_REQUESTS = [
         {"campaign_id": "c", "candidates": ["s2"], "stage": "backtest"},
         before=lambda h: h.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "s2"}),
     ),
+    *(
+        Case(f"a key twice: {path}", "POST", path, 400, "is there twice", content=content, who=who)
+        for path, content, who in [
+            ("/worlds", '{"id": "beta", "allow_live": false, "allow_live": true}', "admin"),
+            (f"/worlds/{W}/evaluate", '{"strategy_id": "s2", "strategy_id": "s1"}', "olga"),
+            ("/strategies", json.dumps(submission("s2"))[:-1] + ', "world": "beta"}', "ann"),
+            (
+                f"/worlds/{W}/returns",
+                f'{{"stage": "paper", "t": "{stamp(START)}", "returns": {{"s1": 0.1, "s1": 0}}}}',
+                "pat",
+            ),
+        ]
+    ),
     Case(
-        "changed code under the same id",
+        "changed code without its backtest",
+        "POST",
+        f"/worlds/{W}/strategies",
+        409,
+        "POST /strategies",
+        {"strategy_id": "s1", "fingerprint": "other"},
+        "ann",
+    ),
+    Case(
+        "changed code of another author",
         "POST",
         "/strategies",
         409,
-        "another strategy_id",
+        "a strategy of ann",
         submission("s1", fingerprint="other"),
-        "ann",
+        "admin",
     ),
     Case(
         "a submission to an unknown world",

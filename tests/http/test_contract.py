@@ -70,6 +70,63 @@ def test_status(ready: Harness) -> None:
     assert unknown.status_code == 404
 
 
+EXPLANATION = {
+    *("world_id", "strategy_id", "as_of", "phase", "since", "sentences", "waits_for"),
+    "would_stop",
+}
+
+
+def test_explain(ready: Harness) -> None:
+    path = f"/worlds/{W}/strategies/s1/explain"
+    told = ready.ok("rea", "GET", path)
+    assert set(told) == EXPLANATION
+    assert (told["world_id"], told["strategy_id"]) == (W, "s1")
+    assert (told["phase"], told["since"], told["as_of"]) == (
+        "paper_campaign",
+        stamp(START),
+        stamp(START),
+    )
+    assert told["sentences"][0] == "s1 is on paper since 2024-01-01."
+    (window, count) = told["waits_for"]
+    assert window == {
+        "reason": "paper_window_incomplete",
+        "sentence": "Paper window: 0.0 of 10.0 days observed; no paper return has come yet.",
+        "share": 0.0,
+        "reached_at": None,
+    }
+    assert {window["sentence"], count["sentence"], *told["would_stop"]} < set(told["sentences"])
+    unknown = ready.call("rea", "GET", f"/worlds/{W}/strategies/s9/explain")
+    assert unknown.status_code == 404
+    for _ in range(3):
+        ready.advance(DAY)
+        ready.feed("paper", {"s1": 0.001})
+    window, _ = ready.ok("rea", "GET", path)["waits_for"][:2]
+    assert window["share"] == 0.2
+    assert window["reached_at"] == stamp(START + 11 * DAY)
+
+
+def test_a_world_without_a_policy_explains_that(harness: Harness) -> None:
+    harness.ok("admin", "POST", "/worlds", {"id": W})
+    harness.ok("olga", "POST", f"/worlds/{W}/bindings", {"strategy_id": "s1"})
+    told = harness.ok("rea", "GET", f"/worlds/{W}/strategies/s1/explain")
+    assert [wait["reason"] for wait in told["waits_for"]] == ["policy_missing"]
+
+
+def test_a_submission_is_answered_with_its_explanation(ready: Harness) -> None:
+    told = ready.ok("ann", "POST", "/strategies", submission("s2"))["explanation"]
+    assert told == ready.ok("ann", "GET", f"/worlds/{W}/strategies/s2/explain")
+
+
+def test_an_explanation_is_named_by_what_it_says(ready: Harness) -> None:
+    path = f"/worlds/{W}/strategies/s1/explain"
+    first = ready.call("rea", "GET", path)
+    ready.advance(DAY / 24)
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert ready.call("rea", "GET", path, headers=tag).status_code == 304
+    ready.advance(8 * DAY)  # Nothing has come, and that is said.
+    assert ready.call("rea", "GET", path, headers=tag).status_code == 200
+
+
 def test_evaluate_answers_just_this(ready: Harness) -> None:
     told = ready.ok("olga", "POST", f"/worlds/{W}/evaluate", {"strategy_id": "s1"})
     assert set(told) == EVALUATED

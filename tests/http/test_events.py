@@ -79,6 +79,26 @@ def test_an_event_is_a_cloud_event_and_a_snapshot_one_of_its_name(
     assert event["data"]["stage"] == "paper"
 
 
+def test_who_comes_for_the_first_time_is_told_where_it_starts(url: str, harness: Harness) -> None:
+    """In a frame without data: whoever breaks off before the first event comes back with an id."""
+    head = harness.state()[W][0]
+    for headers, told in (({}, [f"id: {head}"]), ({"Last-Event-ID": "3"}, [])):
+        asked = {**harness.headers("rea"), **headers}
+        path = f"{url}/events/subscribe?world={W}"
+        with httpx.stream("GET", path, headers=asked, timeout=WAIT_SEC) as answer:
+            opening = list(iter(answer.iter_lines().__next__, ""))
+        assert opening == ["retry: 1000", *told]
+
+
+def test_a_stream_says_as_often_as_asked_that_it_is_alive(url: str, harness: Harness) -> None:
+    path, headers = f"{url}/events/subscribe?world={W}&quiet_sec=1", harness.headers("rea")
+    with httpx.stream("GET", path, headers=headers, timeout=WAIT_SEC) as answer:
+        quiet = (line for line in answer.iter_lines() if line == ": quiet")
+        began = time.monotonic()
+        assert list(islice(quiet, 2)) == [": quiet"] * 2
+    assert 1.9 < time.monotonic() - began < 3.0
+
+
 def test_what_happens_comes_at_once(url: str, harness: Harness) -> None:
     """Without Last-Event-ID: from now on, to everyone who listens."""
     found: list[dict[str, Any]] = []
@@ -118,6 +138,9 @@ def test_another_process_is_heard_as_well(url: str, harness: Harness) -> None:
         ("rea", "", {}, 422),
         ("rea", "world=_system", {}, 422),
         ("rea", f"world={W}", {"Last-Event-ID": "abc"}, 422),
+        ("rea", f"world={W}&quiet_sec=0.9", {}, 422),
+        ("rea", f"world={W}&quiet_sec=15.1", {}, 422),
+        ("rea", f"world={W}&quiet_sec=nan", {}, 422),
         ("zoe", f"world={W}", {}, 403),
     ],
 )

@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from qmtl.adapters.client import Client
 from qmtl.adapters.clock import SystemClock
 from qmtl.entry import proxy
 from qmtl.entry.proxy import Gateway, create_app
 from qmtl.entry.spool import Spool
+from qmtl.sdk.gate import OrderGate
 from tests.http.harness import (
     DAY,
     POLICY,
@@ -135,6 +138,36 @@ def test_events_stream_through(pair: Pair) -> None:
         assert [next(lines) for _ in range(3)] == ["id: 1", "id: 2", "id: 3"]
 
 
+def test_signs_of_life_stream_through_as_they_come(pair: Pair) -> None:
+    with_world(pair.harness)
+    path = f"{pair.url}/events/subscribe?world={W}&quiet_sec=1"
+    headers = pair.harness.headers("rea")
+    with httpx.stream("GET", path, headers=headers, timeout=WAIT_SEC) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 1000"
+        began = time.monotonic()
+        assert ": quiet" in lines
+    assert 0.9 < time.monotonic() - began < 2.0
+
+
+def test_an_order_gate_before_the_gateway_closes_with_the_world(pair: Pair) -> None:
+    with_world(pair.harness)
+    with_live(pair.harness)
+    with (
+        Client(pair.url, pair.harness.tokens["ann"]) as client,
+        OrderGate(W, "s1", client=client, ttl=timedelta(seconds=3)) as gate,
+    ):
+        assert gate.may_trade()
+        pair.stop_world()
+        until(lambda: not gate.may_trade())
+        pair.start_world()
+        until(gate.may_trade)
+        began = time.monotonic()
+        pair.harness.ok("al", "POST", f"/worlds/{W}/kill", {"reason": "enough"})
+        until(lambda: not gate.may_trade())
+        assert time.monotonic() - began < 1.0
+
+
 def test_a_decision_is_kept_for_its_term_and_then_lowered(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +228,7 @@ def test_all_decisions_of_a_world_at_once(pair: Pair, monkeypatch: pytest.Monkey
     [
         ("GET", "/worlds"),
         ("GET", f"/worlds/{W}/campaign/status"),
+        ("GET", f"/worlds/{W}/strategies/s1/explain"),
         ("GET", "/readyz"),
         ("POST", f"/worlds/{W}/kill"),
         ("POST", f"/worlds/{W}/returns"),
@@ -218,7 +252,7 @@ def test_a_submission_is_kept_and_forwarded_once(pair: Pair) -> None:
     told = pair.ask("ann", "POST", "/strategies", json=submission("late"))
     assert told.status_code == 202
     answer = told.json()
-    assert (answer["run_id"], answer["verdict"]) == (None, None)
+    assert (answer["run_id"], answer["verdict"], answer["explanation"]) == (None, None, None)
     assert answer["reasons"] == ["worldservice_away"]
     assert answer["decision"]["effective_mode"] == "compute-only"
     assert answer["decision"]["downgraded"] is True
@@ -236,6 +270,30 @@ def test_a_submission_is_kept_and_forwarded_once(pair: Pair) -> None:
     again = pair.ask("ann", "POST", "/strategies", json=submission("late"))
     assert again.status_code == 200
     assert h.state()[W][0] == before_ + len(kinds)
+
+
+def test_a_version_that_is_kept_is_made_once_in_the_order_it_came(pair: Pair) -> None:
+    h = pair.harness
+    with_world(h)
+    direct = pair.ask("ann", "POST", "/strategies", json=submission("s1")).json()
+    pair.stop_world()
+    for fingerprint in ("second", "third", "second"):
+        told = pair.ask(
+            "ann", "POST", "/strategies", json=submission("s1", fingerprint=fingerprint)
+        )
+        assert told.status_code == 202
+        answer = told.json()
+        assert set(answer) == set(direct)
+        assert (answer["strategy_id"], answer["decision"]["strategy_id"]) == ("s1", "s1")
+        assert (answer["version"], answer["previous"], answer["changed"]) == (None, None, [])
+    pair.start_world()
+    until(lambda: not pair.gateway.spool.waiting())
+    known = h.ok("rea", "GET", f"/worlds/{W}/strategies")["strategies"]
+    assert [(s["strategy_id"], s["fingerprint"]) for s in known] == [
+        *(("s1", "code-s1"), ("s1.2", "second"), ("s1.3", "third"))
+    ]
+    again = pair.ask("ann", "POST", "/strategies", json=submission("s1", fingerprint="third"))
+    assert again.json()["strategy_id"] == "s1.3"
 
 
 def test_what_can_never_be_taken_is_not_kept(pair: Pair) -> None:

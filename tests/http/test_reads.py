@@ -26,6 +26,7 @@ LOOKS = [
     ("GET", RUNS + "/{run_id}"),
     ("GET", RUNS + "/{run_id}/metrics"),
     ("GET", RUNS + "/{run_id}/history"),
+    ("GET", f"/worlds/{W}/strategies/s1/explain"),
     ("GET", f"/worlds/{W}/campaign/status"),
     ("GET", f"/worlds/{W}/campaign/status?strategy_id=s1"),
     ("POST", f"/worlds/{W}/campaign/tick"),

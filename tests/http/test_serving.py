@@ -5,7 +5,7 @@ import signal
 import socket
 import stat
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -18,6 +18,7 @@ from qmtl.entry.wiring import Exposed, Part, Settings, opened
 from tests.http.harness import (
     AUTO_POLICY,
     DAY,
+    START,
     YAML,
     Harness,
     W,
@@ -150,6 +151,38 @@ def test_a_replay_clock_is_moved_by_an_admin_and_a_system_clock_is_not(
         )
         assert answer.status_code == 409
         assert "replay" in answer.json()["detail"]
+
+
+def replayed(data: Path, to: datetime) -> None:
+    """A data folder that a replay clock took to an instant."""
+    what = opened(Settings(data=data, replay=True, at=to))
+    what.close()
+    assert what.warns == (), "under a replay clock it is now"
+
+
+def test_what_was_replayed_into_the_future_is_not_served_without_a_word(tmp_path: Path) -> None:
+    replayed(tmp_path, datetime(2126, 1, 1, 21, tzinfo=UTC))
+    served_ = opened(Settings(data=tmp_path))
+    served_.close()
+    (warning,) = served_.warns
+    for part in ("2126-01-01T21:00:00Z", "--clock replay", "--data"):
+        assert part in warning
+    again = opened(Settings(data=tmp_path, replay=True))
+    again.close()
+    assert again.warns == ()
+
+
+@pytest.mark.parametrize(("ahead_sec", "warned"), [(-1, 0), (0, 0), (60, 0), (61, 1)])
+def test_a_clock_that_is_a_little_behind_is_no_reason_to_warn(ahead_sec: int, warned: int) -> None:
+    assert len(wiring.ahead(START + timedelta(seconds=ahead_sec), START)) == warned
+    assert wiring.ahead(None, START) == ()
+
+
+def test_a_warning_is_said_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    replayed(tmp_path / "data", datetime(2126, 1, 1, tzinfo=UTC))
+    with served(tmp_path / "data"):
+        pass
+    assert capfd.readouterr().err.startswith("warning: what is recorded here reaches to 2126-01-01")
 
 
 def test_what_takes_two_people(tmp_path: Path) -> None:

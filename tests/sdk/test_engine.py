@@ -244,3 +244,15 @@ def test_the_demo_prints_what_its_docstring_says(
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
     assert len(rows) == 1 + 10 * 4
     assert " ".join(row[3] for row in rows if row[0] == "yesterdays-losers") == sharpes
+
+
+def test_bars_of_any_length_earn_the_same_and_turn_over_by_the_year() -> None:
+    daily = prices_of([[100], [110], [99], [120], [60]])
+    minutes = Prices(
+        daily.times[0] + np.arange(5) * np.timedelta64(1, "m"), daily.assets, daily.values
+    )
+    weights = weights_of([[1], [-0.5], [0.25], [1], [0]])
+    slow, fast = DEAR.backtest(weights, daily), DEAR.backtest(weights, minutes)
+    assert np.array_equal(slow.returns, fast.returns)
+    assert fast.trades_total == slow.trades_total
+    assert fast.turnover_annual == pytest.approx(slow.turnover_annual * 24 * 60)

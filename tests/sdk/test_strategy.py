@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from qmtl.demo.strategies import CoinFlipper, Momentum
 from qmtl.sdk.engine import Engine
+from qmtl.sdk.prices import Prices
 from qmtl.sdk.strategy import (
     Fingerprint,
     HasWeights,
@@ -36,7 +37,8 @@ from qmtl.sdk.strategy import (
 Table = NDArray[np.float64]
 DATA = "sha256:data"
 ENGINE = Engine()
-PRICES = np.array([[1.0, 2.0], [2.0, 2.0], [3.0, 1.0]])
+TIMES = np.array(["2020-01-02T21:00", "2020-01-03T21:00", "2020-01-06T21:00"], "datetime64[us]")
+PRICES = Prices(TIMES, ("KO", "PEP"), np.array([[1.0, 2.0], [2.0, 2.0], [3.0, 1.0]]))
 
 
 def holds_half(prices: Table) -> Table:
@@ -122,11 +124,11 @@ def test_a_strategy_can_neither_change_the_prices_nor_see_what_was_cut_off() -> 
         assert prices.base is None
         return np.zeros_like(prices)
 
-    whole = PRICES.copy()
+    digest = PRICES.digest()
     with pytest.raises(ValueError, match="read-only"):
-        weights_of(changes, whole)
-    weights_of(reaches_behind, whole[:2])
-    assert np.array_equal(whole, PRICES)
+        weights_of(changes, PRICES)
+    weights_of(reaches_behind, PRICES.head(2))
+    assert PRICES.digest() == digest
 
 
 def test_weights_are_the_callers_own() -> None:
@@ -484,6 +486,7 @@ def test_a_class_is_not_its_base() -> None:
 SCRIPT = """
 from qmtl.demo.strategies import BestOfMany, CoinFlipper, EqualWeight, Momentum
 from qmtl.sdk.engine import Engine
+from qmtl.sdk.prices import Prices
 from qmtl.sdk.strategy import fingerprint
 
 for strategy in (BestOfMany((1,), (2,), (3,), (1,), 5), Momentum(), CoinFlipper(3), EqualWeight()):

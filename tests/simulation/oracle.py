@@ -30,6 +30,7 @@ class Candidate:
     policy_version: int
     fingerprint: str | None
     open: bool = True
+    rejected: bool = False
     approvals: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -39,6 +40,8 @@ class Life:
 
     author: str
     fingerprint: str | None
+    family: str = ""
+    version: int = 1
     phase: Phase = Phase.BACKTEST
     held: bool = False
     step: int = -1
@@ -112,8 +115,9 @@ def read(past: Past, entry: f.Entry) -> None:
                 for candidate in life.candidates.values():
                     candidate.open = candidate.open and candidate.policy_version == version
         case f.StrategyBound(strategy_id=sid):
-            life = past.lives.setdefault(sid, Life(fact.author, fact.fingerprint))
-            life.fingerprint = fact.fingerprint
+            family = fact.family or sid
+            life = Life(fact.author, fact.fingerprint, family, fact.version)
+            past.lives.setdefault(sid, life).fingerprint = fact.fingerprint
         case f.SnapshotStored():
             _snapshot(past, entry, fact)
         case f.SeriesRestated():
@@ -150,10 +154,11 @@ def _about_one(past: Past, entry: f.Entry, fact: Any) -> None:
         case f.ApprovalWithdrawn(candidate_id=cid):
             _candidate(past, cid).approvals.pop(entry.actor, None)
         case f.CandidateRejected(candidate_id=cid) | f.CandidateVoided(candidate_id=cid):
-            _candidate(past, cid).open = False
+            gone = _candidate(past, cid)
+            gone.open, gone.rejected = False, fact.kind == "candidate_rejected"
         case f.CandidateReleased(candidate_id=cid):
             released = _candidate(past, cid)
-            released.open, released.approvals = True, {}
+            released.open, released.rejected, released.approvals = True, False, {}
         case _:
             pass  # Tells nothing that I1 asks for.
 
@@ -284,6 +289,45 @@ def disagreements(past: Past, view: WorldView) -> list[str]:
     if live != {sid: life.weight for sid, life in past.live().items()}:
         told.append(f"live: {live}")
     return told
+
+
+def misnamed(past: Past, entry: f.Entry) -> list[str]:
+    """Why this strategy should not have been bound as it was: each says what did not hold."""
+    fact = entry.fact
+    if not isinstance(fact, f.StrategyBound):
+        return []
+    sid, told = fact.strategy_id, fact.fingerprint
+    known = past.lives.get(sid)
+    mine = {s: life for s, life in past.lives.items() if life.family == (fact.family or sid)}
+    same = {
+        s: life for s, life in past.lives.items() if told is not None and life.fingerprint == told
+    }
+    last = max(mine, key=lambda s: mine[s].version, default=None)
+    checks = (
+        (fact.author == entry.actor, "in the name of another"),
+        (known is None or known.fingerprint is None, "it had a fingerprint"),
+        (known is None or known.author == entry.actor, "it is another author's"),
+        (not set(same) & set(mine), "its family has that fingerprint"),
+        (
+            not any(
+                life.held or any(c.rejected for c in life.candidates.values())
+                for life in same.values()
+            ),
+            "that fingerprint is held or rejected",
+        ),
+        (fact.version == 1 or sid not in past.lives, "a later version was bound twice"),
+        (fact.version == 1 or fact.previous == last, "it does not follow the last"),
+        (fact.version == 1 or fact.version == len(mine) + 1, "a version was left out"),
+        (
+            fact.version == 1 or {life.author for life in mine.values()} == {entry.actor},
+            "its family is another author's",
+        ),
+        (
+            fact.version == 1 or None not in {life.fingerprint for life in mine.values()},
+            "what it follows has no fingerprint",
+        ),
+    )
+    return [f"{sid}: {why}" for holds, why in checks if not holds]
 
 
 def unfair(past: Past, entry: f.Entry) -> list[str]:

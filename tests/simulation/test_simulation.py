@@ -132,7 +132,7 @@ class AnyWorld(RuleBasedStateMachine):
             self.sql.close()
             rmtree(self.folder)
 
-    binds = anyone(chaos.bind, chaos.submit)
+    binds = anyone(chaos.bind, chaos.submit, chaos.submit)
     posts = anyone(chaos.bar_at_any_time, chaos.history_again)
     restates = anyone(chaos.restate)
     evaluates = anyone(chaos.evaluate)

@@ -11,7 +11,7 @@ from qmtl.core.times import micros
 from qmtl.core.view import WorldView, same_view
 from qmtl.sim.chaos import Command
 from qmtl.sim.scene import Scene
-from tests.simulation.oracle import Past, disagreements, read, unfair, unjustified
+from tests.simulation.oracle import Past, disagreements, misnamed, read, unfair, unjustified
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Watched:
         assert not (isinstance(first, Refused) and told), "a refusal changes nothing"
         for entry in told:
             nothing(unfair(self.past, entry))
+            nothing(misnamed(self.past, entry))
             if entry.fact.kind == "promotion_applied":
                 nothing(unjustified(self.past, entry))
             read(self.past, entry)

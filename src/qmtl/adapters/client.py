@@ -15,6 +15,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from qmtl.adapters.answered import Answer as Answer  # Whoever has a client has these, too.
+from qmtl.adapters.answered import ApiError as ApiError
+from qmtl.adapters.answered import Away as Away
+from qmtl.adapters.answered import answer_of, wait_sec
+from qmtl.adapters.stream import BadEvent as BadEvent
+from qmtl.adapters.stream import Event as Event
+from qmtl.adapters.stream import Quiet as Quiet
+from qmtl.adapters.stream import Subscription as Subscription
+
 if TYPE_CHECKING:
     import httpx
 
@@ -22,44 +31,10 @@ URL_DEFAULT: Final = "http://127.0.0.1:8321"
 TIMEOUT_SEC: Final = 60.0  # A cohort of thousands is judged in one request.
 CONNECT_SEC: Final = 5.0  # A server that is up answers a knock at once.
 TRIES_MAX: Final = 3  # Of one request that is told to come back later.
-WAIT_SEC_MAX: Final = 5.0  # Told to come back later than this, it is away.
+SILENCE_SEC: Final = 45.0  # Of a stream that says every 15 seconds that it is alive.
 PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
-TITLE_CHARS_MAX: Final = 200
 CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
-KIND_PREFIX: Final = "urn:qmtl:problem:"
 LATER: Final = frozenset({429, 503})
-AWAY: Final = frozenset({502, 503, 504})  # 502 and 504 are a proxy's: nobody is behind it.
-
-Answer = dict[str, Any]
-
-
-class ApiError(Exception):
-    """The server understood the request and refused it, or answered what no qmtl server answers.
-
-    `reasons` are the contract's words, `details` one sentence each where the server has them,
-    `kind` the problem's name (`unknown-world`), empty when it has none.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str = "",
-        reasons: Sequence[str] = (),
-        details: Sequence[str] = (),
-        kind: str = "",
-    ) -> None:
-        super().__init__(f"{status} {title}" + (f": {detail}" if detail else ""))
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.reasons = tuple(reasons)
-        self.details = tuple(details)
-        self.kind = kind
-
-
-class Away(Exception):
-    """Nobody answers, or the one who does cannot work now.  Try again later."""
 
 
 class BadAddress(ValueError):
@@ -142,13 +117,15 @@ class Client:
                     method, path, json=body, content=content, params=asked, headers=extra
                 )
             except httpx.TransportError as error:
-                why = str(error) or type(error).__name__
-                raise Away(f"{self.url} does not answer: {why}") from error
-            wait = _wait_sec(told) if tries_left and told.status_code in LATER else None
+                raise self._away(error) from error
+            wait = wait_sec(told) if tries_left and told.status_code in LATER else None
             if wait is None:
                 break
             self._sleep(wait)
-        return _answer(told, self.url)
+        return answer_of(told, self.url)
+
+    def _away(self, error: "httpx.TransportError") -> Away:
+        return Away(f"{self.url} does not answer: {str(error) or type(error).__name__}")
 
     def pages(self, path: str, params: Mapping[str, Any], method: str = "GET") -> Iterator[Answer]:
         """Every page of a list, in order.  Raises ApiError when they do not end."""
@@ -249,6 +226,10 @@ class Client:
         params = {"strategy_id": strategy_id}
         return self.send("GET", _world(world, "campaign", "status"), params=params)
 
+    def explain(self, world: str, strategy_id: str) -> Answer:
+        """Where a strategy is, what it waits for, when, and what would stop it, in sentences."""
+        return self.send("GET", _world(world, "strategies", strategy_id, "explain"))
+
     def tick_pages(
         self, world: str, strategy_id: str | None = None, limit: int | None = None
     ) -> Iterator[Answer]:
@@ -333,7 +314,7 @@ class Client:
     def resume(self, world: str, reason: str) -> Answer:
         return self.send("POST", _world(world, "resume"), body={"reason": reason})
 
-    # ---- Decisions, journal, clock, tokens ---------------------------------------------------
+    # ---- Decisions, events, journal, clock, tokens -------------------------------------------
 
     def decide(self, world: str) -> list[Answer]:
         """The envelope of each of the world's strategies."""
@@ -354,6 +335,48 @@ class Client:
             if page.get("next_cursor") is None:
                 return
             after = page["entries"][-1]["seq"]
+
+    def acknowledge(self, world: str, *, strategy_id: str, sequence: int) -> Answer:
+        """Lets go of the lease that a decision of this generation gave."""
+        body = {"strategy_id": strategy_id, "sequence": sequence}
+        return self.send("POST", _world(world, "activation", "ack"), body=body)
+
+    def subscribe(
+        self,
+        world: str,
+        after: int | None = None,
+        quiet_sec: float | None = None,
+        silence_sec: float = SILENCE_SEC,
+    ) -> Subscription:
+        """What happens in a world, as it happens: after a seq, or from now on.
+
+        quiet_sec    how often the server says that the stream is alive (1 to 15; by default 15)
+        silence_sec  a stream that says nothing for so long is broken
+
+        Raises ApiError when it is refused, and Away.
+        """
+        import httpx
+
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", **NO_CACHE}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        asked = self._http.build_request(
+            "GET",
+            "/events/subscribe",
+            params=_present({"world": world, "quiet_sec": quiet_sec}),
+            headers=headers,
+            timeout=httpx.Timeout(silence_sec, connect=min(silence_sec, CONNECT_SEC)),
+        )
+        try:
+            told = self._http.send(asked, stream=True)
+            kind = told.headers.get("Content-Type", "")
+            if told.is_success and kind.startswith("text/event-stream"):
+                return Subscription(told, self.url)
+            told.read()
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        answer_of(told, self.url)
+        raise ApiError(told.status_code, "Not an answer of qmtl", "JSON instead of events")
 
     def clock(self) -> Answer:
         return self.send("GET", "/clock")
@@ -429,48 +452,3 @@ def _time(moment: datetime | str) -> str:
     if isinstance(moment, str):
         return moment
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _wait_sec(told: "httpx.Response") -> float | None:
-    """How long the server asks to wait; None when it does not say, or too long."""
-    text = told.headers.get("Retry-After", "")
-    try:
-        wait = float(text)
-    except ValueError:
-        return None
-    return wait if 0 <= wait <= WAIT_SEC_MAX else None
-
-
-def _answer(told: "httpx.Response", url: str) -> Answer:
-    if told.is_success and not told.content:
-        return {}
-    try:
-        found = told.json(parse_constant=_no_constant)
-    except ValueError:
-        found = None
-    if told.is_success and isinstance(found, dict):
-        return found
-    problem = found if isinstance(found, dict) else {}
-    title = str(problem.get("title") or told.reason_phrase or "Refused")
-    detail = str(problem.get("detail") or "")
-    if told.status_code in AWAY:
-        raise Away(f"{url} cannot work now: {detail or title}")
-    if told.is_success:
-        raise ApiError(told.status_code, "Not an answer of qmtl", _excerpt(told))
-    reasons, details = problem.get("reasons") or (), problem.get("details") or ()
-    raise ApiError(
-        told.status_code,
-        title[:TITLE_CHARS_MAX],
-        detail or _excerpt(told) * (not problem),
-        [str(reason) for reason in reasons],
-        [str(each) for each in details],
-        str(problem.get("type") or "").rpartition(KIND_PREFIX)[2],
-    )
-
-
-def _no_constant(word: str) -> object:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _excerpt(told: "httpx.Response") -> str:
-    return " ".join(told.text[:TITLE_CHARS_MAX].split())

@@ -126,6 +126,11 @@ def fact_to_json(fact: Fact) -> dict[str, object]:
     return cast("dict[str, object]", orjson.loads(_written(fact)))
 
 
+def fact_from_json(told: object) -> Fact:
+    """The fact of JSON values, as `fact_to_json` made them.  Raises ValidationError."""
+    return _facts().validate_json(orjson.dumps(told))
+
+
 def policy_to_bytes(policy: Policy) -> bytes:
     """The stored bytes of a policy as the core knows it; its documents are policies.py's."""
     return dumps(policy)

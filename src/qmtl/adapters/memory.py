@@ -4,7 +4,7 @@ A job works on copies; when it ends well they become the store's, in one assignm
 kept is persistent or only ever appended to, so that a copy costs nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import RLock, get_ident
@@ -231,6 +231,20 @@ def joined(parts: Sequence[Series]) -> Series:
         np.concatenate([part.r for part in parts]),
         np.concatenate([part.accepted for part in parts]),
     )
+
+
+def replay(world_id: WorldId, entries: Iterable[Entry]) -> World:
+    """A world as its journal tells it, from the first entry."""
+    world = World(WorldView(world_id=world_id), [])
+    for entry in entries:
+        world.journal.append(entry)
+        world = after(world, entry)
+    return world
+
+
+def store_of(world: World) -> MemoryStore:
+    """A store that holds one world, and nothing else."""
+    return MemoryStore(State(worlds=Map({world.view.world_id: world})))
 
 
 def after(world: World, entry: Entry) -> World:

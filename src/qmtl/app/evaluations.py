@@ -97,7 +97,7 @@ def evaluate_cohort(
         if sourceless:
             raise Invalid(f"candidates without any source of metrics: {', '.join(sourceless)}.")
         runs = tuple(evaluation.evaluate(view, stage, subject) for subject in subjects)
-        facts = _recorded(view, stage, runs, subjects, by, _selection(store, view, stage, runs))
+        facts = _recorded(view, stage, runs, subjects, by, selection_of(store, view, stage, runs))
         after = foreseen(view, facts, by)
         return tuple(_evaluated(after, run) for run in runs), facts
 
@@ -163,7 +163,7 @@ def _common_stage(view: WorldView, strategies: Sequence[StrategyId]) -> Stage:
 Chosen = tuple[tuple[StrategyId, ...], tuple[StrategyId, ...]]
 
 
-def _selection(
+def selection_of(
     store: Store, view: WorldView, stage: Stage, runs: tuple[EvaluationRun, ...]
 ) -> Chosen | None:
     """The rivals and those selected from them; None when this cohort selects nobody.

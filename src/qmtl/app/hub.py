@@ -70,19 +70,23 @@ def restatement(
         points = fact.points
         if (held.t.tobytes(), held.r.tobytes()) == (points.t, points.r):
             return fact, ()
-        after = foreseen(view, (fact,), by)
-        why, detail = Reason.EVIDENCE_CHANGED, f"{stage} returns were restated: {reason}"
-        to = Phase.BACKTEST if stage is Stage.BACKTEST else Phase.PAPER
-        phase = after.phase(after.strategies[strategy_id].row)
-        relied = {
-            Phase.PAPER: (Stage.BACKTEST,),
-            Phase.LIVE: (Stage.BACKTEST, Stage.PAPER, Stage.LIVE),
-        }
-        if stage not in relied.get(phase, ()):
-            return fact, (fact,)
-        return fact, (fact, *demote(after, strategy_id, to, why, detail, held=False))
+        return fact, (fact, *relied_upon(foreseen(view, (fact,), by), fact))
 
     return step(store, world_id, by, decide)
+
+
+def relied_upon(view: WorldView, fact: SeriesRestated) -> tuple[Fact, ...]:
+    """What follows from a restatement that `view` holds already: down goes who relied on it."""
+    why, detail = Reason.EVIDENCE_CHANGED, f"{fact.stage} returns were restated: {fact.reason}"
+    to = Phase.BACKTEST if fact.stage is Stage.BACKTEST else Phase.PAPER
+    relied = {
+        Phase.PAPER: (Stage.BACKTEST,),
+        Phase.LIVE: (Stage.BACKTEST, Stage.PAPER, Stage.LIVE),
+    }
+    phase = view.phase(view.strategies[fact.strategy_id].row)
+    if fact.stage not in relied.get(phase, ()):
+        return ()
+    return demote(view, fact.strategy_id, to, why, detail, held=False)
 
 
 def get(store: Store, world_id: WorldId, version: str) -> StoredSnapshot:

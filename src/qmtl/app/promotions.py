@@ -58,8 +58,7 @@ def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
         run = evaluation.evaluate(view, stage, subject)
         verdict, problems = run.verdict, run.problems
     correlations = _correlations(store, view, sid, policy)
-    details = tuple(detail for _, detail in problems)
-    return Dossier(verdict=verdict, details=details, correlations=correlations)
+    return Dossier(verdict=verdict, problems=problems, correlations=correlations)
 
 
 def _correlations(

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from .names import Mode, Phase, Reason, Stage, StrategyId, WorldId, WorldState
 from .times import instant
-from .view import WorldView
+from .view import Activation, WorldView
 
 DECISION_TTL = timedelta(seconds=300)  # How long a client cut off may go on as it was told.
 SILENCE_LAGS_MAX = 3  # With five days of lag, longer than any market closes for holidays.
@@ -106,9 +106,7 @@ def _live(view: WorldView, strategy_id: StrategyId, now: datetime) -> tuple[Mode
             (held is not None, Reason.DECISION_MISSING),
         )
         return Mode.COMPUTE_ONLY, 0.0, [reason for holds, reason in checks if not holds]
-    version = view.candidates[held.candidate_id].policy_version
-    lag = view.policies[version].policy.data.max_lag
-    if now - _heard_at(view, strategy_id) > SILENCE_LAGS_MAX * lag:
+    if now > silent_at(view, held):
         return Mode.COMPUTE_ONLY, 0.0, [Reason.RISK_SNAPSHOT_STALE]
     if held.freeze:
         return Mode.COMPUTE_ONLY, 0.0, [Reason.FROZEN]
@@ -117,7 +115,14 @@ def _live(view: WorldView, strategy_id: StrategyId, now: datetime) -> tuple[Mode
     return Mode.LIVE, held.weight, [Phase.LIVE]
 
 
-def _heard_at(view: WorldView, strategy_id: StrategyId) -> datetime:
+def silent_at(view: WorldView, held: Activation) -> datetime:
+    """After when, should no live return come, a live strategy may compute only."""
+    version = view.candidates[held.candidate_id].policy_version
+    lag = view.policies[version].policy.data.max_lag
+    return heard_at(view, held.strategy_id) + SILENCE_LAGS_MAX * lag
+
+
+def heard_at(view: WorldView, strategy_id: StrategyId) -> datetime:
     """The last live return of a strategy, or its entry into live."""
     row, track = view.strategies[strategy_id].row, view.tracks[Stage.LIVE]
     return instant(max(int(track.last_t[row]), int(track.window_from[row])))

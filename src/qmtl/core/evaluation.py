@@ -109,11 +109,7 @@ def _same(a: EvaluationRun, b: EvaluationRun) -> bool:
 
 def judge(bound: Bound, metric: Metric | None, stage: Stage, on_missing: OnMissing) -> GateResult:
     """One gate.  INVARIANT: only a finite number of the run's own stage can pass (I9)."""
-    limits = " and ".join(
-        f"{word} {limit:g}"
-        for word, limit in (("at least", bound.min), ("at most", bound.max))
-        if limit is not None
-    )
+    limits = limits_of(bound)
     value = None if metric is None or metric.source is Source.INHERITED else metric.value
     if metric is None or value is None:
         if metric is None:
@@ -121,7 +117,7 @@ def judge(bound: Bound, metric: Metric | None, stage: Stage, on_missing: OnMissi
         elif metric.source is Source.INHERITED:
             why = "known of an earlier stage only"
         else:
-            why = f"undefined ({metric.undefined})"
+            why = f"undefined ({(metric.undefined or '').replace('_', ' ')})"
         young = stage is Stage.LIVE and metric is not None and metric.undefined in YOUNG
         ruined = (
             metric is not None
@@ -143,6 +139,15 @@ def judge(bound: Bound, metric: Metric | None, stage: Stage, on_missing: OnMissi
         value=value,
         verdict=verdict,
         detail=detail,
+    )
+
+
+def limits_of(bound: Bound) -> str:
+    """`at least 0.5 and at most 2`."""
+    return " and ".join(
+        f"{word} {limit:g}"
+        for word, limit in (("at least", bound.min), ("at most", bound.max))
+        if limit is not None
     )
 
 

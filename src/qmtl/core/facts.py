@@ -108,13 +108,20 @@ class ConfirmationGiven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyBound:
-    """A strategy joined the world, or told its fingerprint for the first time."""
+    """A strategy joined the world, or told its fingerprint for the first time.
+
+    `parts` are the fingerprint's, as far as they were told: see `versions.py`.
+    """
 
     strategy_id: StrategyId
     name: str
     author: ActorId
     fingerprint: str | None
     variants_tried: int | None
+    family: StrategyId | None = None  # None: it is the first version, and its family's name.
+    version: int = 1
+    previous: StrategyId | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
     kind: Literal["strategy_bound"] = "strategy_bound"
 
 

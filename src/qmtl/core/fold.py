@@ -190,6 +190,10 @@ def _strategy_bound(view: WorldView, entry: f.Entry, fact: f.StrategyBound) -> W
         fingerprint=fact.fingerprint,
         variants_tried=fact.variants_tried,
         bound_at=entry.at if known is None else known.bound_at,
+        family=fact.family or fact.strategy_id,
+        version=fact.version,
+        previous=fact.previous,
+        parts=fact.parts,
     )
     view = replace(view, strategies=view.strategies.set(fact.strategy_id, strategy))
     if known is not None:

@@ -4,6 +4,7 @@
 the view came about; `fold` and the gate are there to make these true, and this is how one sees it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -11,11 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import PHASES, VERDICTS, Bool, Columns, Int64, Standings, Track
-from .names import SYSTEM, Phase, Stage, WorldState
+from .names import SYSTEM, Phase, Stage, StrategyId, WorldState
 from .policy import Governance, ManualApproval
 from .snapshot import CLOCK_SKEW_MAX
 from .times import NEVER, micros
-from .view import Activation, Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from .view import (
+    Activation,
+    Applied,
+    Approved,
+    Candidate,
+    Proposed,
+    Rejected,
+    Strategy,
+    Void,
+    WorldView,
+)
 from .windows import PHASE_OF, evidence_stage
 
 WINDOWED = (Stage.PAPER, Stage.LIVE)  # The others are looked at as a whole.
@@ -28,6 +39,7 @@ def check(view: WorldView, now: datetime) -> tuple[str, ...]:
         return violations  # Nothing else can be asked of rows that are not there, or say nothing.
     return (
         *_world(view, now),
+        *_families(view),
         *_standings(view, now),
         *(said for stage in Stage for said in _track(view, stage, now)),
         *_live(view, now),
@@ -108,6 +120,32 @@ def _world(view: WorldView, now: datetime) -> Iterator[str]:
         ),
     )
     yield from (told for holds, told in checks if not holds)
+
+
+def _families(view: WorldView) -> Iterator[str]:
+    """Versions follow one another, each of its own fingerprint, all by one author."""
+    families: dict[StrategyId, list[Strategy]] = defaultdict(list)
+    for strategy in sorted(view.strategies.values(), key=lambda strategy: strategy.version):
+        families[strategy.family].append(strategy)
+    for family_id, versions in families.items():
+        first, later = versions[0], versions[1:]
+        told = [strategy.fingerprint for strategy in versions]
+        checks = (
+            (first.strategy_id == family_id, "its first version has another name"),
+            (
+                [strategy.version for strategy in versions] == list(range(1, len(versions) + 1)),
+                "its versions have gaps",
+            ),
+            (
+                [strategy.previous for strategy in versions]
+                == [None, *(strategy.strategy_id for strategy in versions[:-1])],
+                "a version does not follow the one before it",
+            ),
+            (len(set(told)) == len(told), "two versions have one fingerprint"),
+            (not later or None not in told, "there are versions of what has no fingerprint"),
+            (all(s.author == first.author for s in later), "its versions have several authors"),
+        )
+        yield from (f"family {family_id}: {said}" for holds, said in checks if not holds)
 
 
 Checks = tuple[tuple[Bool, str], ...]

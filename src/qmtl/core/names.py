@@ -10,6 +10,7 @@ CandidateId = NewType("CandidateId", str)
 ActorId = NewType("ActorId", str)
 Digest = NewType("Digest", str)  # Lower-case hex of a (truncated) SHA-256.
 
+ID_CHARS_MAX = 128  # Of the id of a world, a strategy, a run: it fits a path, a key, a log's line.
 SYSTEM = WorldId("_system")  # The world that holds the list of worlds and the tokens.
 
 
@@ -119,3 +120,6 @@ class Reason(StrEnum):
     DECISION_MISSING = "decision_missing"
     DECISION_EXPIRED = "decision_expired"
     WORLDSERVICE_AWAY = "worldservice_away"
+    # Of an explanation: nothing is wrong, somebody has yet to act.
+    EVALUATION_DUE = "evaluation_due"
+    APPLY_DUE = "apply_due"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Literal
 
 from cronsim import CronSim  # Pure: a cron expression and an instant give an instant.
@@ -15,6 +16,7 @@ from cronsim import CronSim  # Pure: a cron expression and an instant give an in
 from .names import Role, Stage
 from .times import SECONDS_PER_YEAR
 
+FREEZES_MAX = 1_000  # That run into one another; more are one without an end.
 GAP_BARS_MAX = 5  # A longer gap between observations fills a window as five bars would.
 
 
@@ -162,9 +164,27 @@ class Freeze:
 
     def covers(self, now: datetime) -> bool:
         """Whether the latest start at or before `now` (UTC) was less than `length` ago."""
+        return now - self._latest(now) < self.length
+
+    def until(self, now: datetime) -> datetime | None:
+        """When the freeze that covers `now` ends; None when none covers it, or none ends: each
+        starts before the one before it is over."""
+        end = self._latest(now) + self.length
+        if end <= now:
+            return None
+        for start in islice(CronSim(self.cron, now), FREEZES_MAX):
+            if start > end:
+                return end
+            end = start + self.length
+        return None
+
+    def follows(self, now: datetime) -> datetime:
+        """When the next freeze after `now` starts."""
+        return next(CronSim(self.cron, now))
+
+    def _latest(self, now: datetime) -> datetime:
         just_after = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        latest = next(CronSim(self.cron, just_after, reverse=True))
-        return now - latest < self.length
+        return next(CronSim(self.cron, just_after, reverse=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from math import isnan
 from typing import assert_never
 
 from . import facts as f
@@ -28,6 +29,7 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
+from .words import PHASES
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
@@ -43,8 +45,12 @@ class Dossier:
     """
 
     verdict: Verdict | None
-    details: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     correlations: Mapping[StrategyId, float | None] = field(default_factory=dict)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        return tuple(detail for _, detail in self.problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +117,12 @@ def clear_for_live(
     policy, row = view.policy, view.strategy(strategy_id).row
     step = step_ahead(view, row)
     problems = [
-        *_world_problems(view, row, policy, now),
+        *world_problems(view, row, policy, now),
         *_candidate_problems(view, row, candidate, step),
-        *_approval_problems(policy, candidate, now),
-        *_evidence_problems(view, strategy_id, step, policy, dossier),
-        *_capital_problems(view, strategy_id, step, policy, now),
+        *approval_problems(policy, candidate, now),
+        *_run_problems(view, row, step, policy, dossier),
+        *risk_problems(view, strategy_id, step, policy, dossier),
+        *capital_problems(view, strategy_id, step, policy, now),
     ]
     match freshness(view, row, evidence_stage(step), policy, now):
         case NotFresh(reason, detail):
@@ -137,7 +144,7 @@ def _failed(checks: Collection[tuple[bool, Reason, str]]) -> list[Problem]:
     return [(reason, detail) for holds, reason, detail in checks if not holds]
 
 
-def _world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> list[Problem]:
+def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> list[Problem]:
     """What the world itself forbids, whoever asks."""
     promotion = policy.governance.live_promotion
     frozen = any(freeze.covers(now) for freeze in policy.governance.freeze)
@@ -175,7 +182,7 @@ def _candidate_problems(
             (
                 view.phase(row) is PHASE_OF[stage],
                 Reason.NOT_PAPER_STAGE,
-                f"the strategy is in {view.phase(row)}, not in {PHASE_OF[stage]}",
+                f"the strategy is {PHASES[view.phase(row)]}, not {PHASES[PHASE_OF[stage]]}",
             ),
         )
     )
@@ -204,7 +211,7 @@ def valid_approvals(
     return tuple(a for a in candidate.approvals if now - a.at < promotion.expires)
 
 
-def _approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
+def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
     promotion = policy.governance.live_promotion
     match promotion:
         case Disabled():
@@ -234,11 +241,11 @@ def _approval_problems(policy: Policy, candidate: Candidate | None, now: datetim
             assert_never(promotion)
 
 
-def _evidence_problems(
-    view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, dossier: Dossier
+def _run_problems(
+    view: WorldView, row: int, step: int, policy: Policy, dossier: Dossier
 ) -> list[Problem]:
-    """What the returns have not shown: run, window, gates, selection, stress, correlation."""
-    row, stage = view.strategies[strategy_id].row, evidence_stage(step)
+    """What the returns have not shown: a run that passes, in a window that is full."""
+    stage = evidence_stage(step)
     problems: list[Problem] = []
     if view.verdict(row, stage) is None or dossier.verdict is None:
         problems.append((Reason.PAPER_RUN_MISSING, f"there is no {stage} run"))
@@ -248,9 +255,17 @@ def _evidence_problems(
     elif view.verdict(row, stage) is not Verdict.PASS:
         why = f"the latest recorded {stage} run did not pass: evaluate it first"
         problems.append((Reason.VALIDATION_FAILED, why))
-    problems += progress(view, row, stage, policy).shortfalls()
+    return problems + progress(view, row, stage, policy).shortfalls()
+
+
+def risk_problems(
+    view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, dossier: Dossier
+) -> list[Problem]:
+    """What else the policy asks of it: evidence, selection, stress, correlation."""
+    row, stage = view.strategies[strategy_id].row, evidence_stage(step)
     stress, limit = float(view.tracks[stage].stress_loss[row]), policy.risk.max_stress_loss
-    return problems + _failed(
+    known = "no snapshot tells it" if isnan(stress) else f"it is {stress:.4g}"
+    return _failed(
         (
             (
                 policy.evidence is None,
@@ -265,7 +280,7 @@ def _evidence_problems(
             (
                 limit is None or stress <= limit,
                 Reason.VALIDATION_FAILED,
-                f"worst stress loss must be at most {limit}: it is {stress:g}",
+                f"worst stress loss must be at most {limit}: {known}",
             ),
             *_correlation_checks(view, strategy_id, policy, dossier),
         )
@@ -281,7 +296,7 @@ def _correlation_checks(
     checks = []
     for other in sorted(view.live):
         known = dossier.correlations.get(other)
-        told = "unknown" if known is None else f"{known:.2f}"
+        told = "unknown" if known is None or isnan(known) else f"{known:.2f}"
         checks.append(
             (
                 other == strategy_id or (known is not None and known <= limit),
@@ -292,7 +307,7 @@ def _correlation_checks(
     return checks
 
 
-def _capital_problems(
+def capital_problems(
     view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, now: datetime
 ) -> list[Problem]:
     """Slots, weights and cooldown: what the live set has room for."""
@@ -313,7 +328,7 @@ def _capital_problems(
             (
                 total <= governance.max_live_weight + WEIGHT_TOLERANCE,
                 Reason.MAX_LIVE_WEIGHT_EXCEEDED,
-                f"live weight would be {total:g}, at most {governance.max_live_weight:g}",
+                f"live weight would be {total:.4g}, at most {governance.max_live_weight:g}",
             ),
             (
                 left <= 0.0,

@@ -41,6 +41,10 @@ class Strategy:
     fingerprint: str | None
     variants_tried: int | None
     bound_at: datetime
+    family: StrategyId  # The id of its first version.
+    version: int  # From 1; dense.
+    previous: StrategyId | None  # The version before.
+    parts: Mapping[str, str]  # Of the fingerprint, by name, as far as they were told.
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import assert_never
 
 from .names import Phase, Reason, Stage
@@ -34,6 +35,25 @@ DENSITY_MAX = 10.0  # Observations a bar of the policy's,
 DENSITY_SLACK = 500  # beyond a first handful.
 
 
+class Part(Enum):
+    """What of a window can be short: data time, observations, or the length of their bars."""
+
+    TIME = "time"
+    COUNT = "count"
+    DENSITY = "density"
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """One part of a window that is not full: how much of it there is, and is needed."""
+
+    reason: Reason
+    detail: str
+    part: Part
+    have: float  # Seconds, or observations.
+    need: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A window: what the policy asks, what has been observed, and the share of it (0 to 1)."""
@@ -60,26 +80,47 @@ class Progress:
 
     def shortfalls(self) -> list[tuple[Reason, str]]:
         """Every reason why the window is not full, with its numbers."""
+        return [(lack.reason, lack.detail) for lack in self.lacking()]
+
+    def lacking(self) -> list[Shortfall]:
+        """Every part of the window that is not full."""
         checks = (
             (
                 self.observed_sec >= self.required_sec,
-                INCOMPLETE[self.stage],
-                f"{self.stage} window: {self.observed_sec / DAY_SEC:.1f} of "
-                f"{self.required_sec / DAY_SEC:.1f} days observed",
+                Shortfall(
+                    INCOMPLETE[self.stage],
+                    f"{self.stage} window: {self.observed_sec / DAY_SEC:.1f} of "
+                    f"{self.required_sec / DAY_SEC:.1f} days observed",
+                    Part.TIME,
+                    self.observed_sec,
+                    self.required_sec,
+                ),
             ),
             (
                 self.observations >= self.required_observations,
-                Reason.OBSERVATIONS_INSUFFICIENT,
-                f"{self.stage} observations: {self.observations} of {self.required_observations}",
+                Shortfall(
+                    Reason.OBSERVATIONS_INSUFFICIENT,
+                    f"{self.stage} observations: {self.observations} of "
+                    f"{self.required_observations}",
+                    Part.COUNT,
+                    self.observations,
+                    self.required_observations,
+                ),
             ),
             (
                 self.observations <= DENSITY_SLACK + DENSITY_MAX * self.observed_sec / self.bar_sec,
-                Reason.OBSERVATIONS_INSUFFICIENT,
-                f"{self.stage}: {self.observations} observations in {in_words(self.observed_sec)} "
-                f"are no bars of {in_words(self.bar_sec)}; see the policy's periods_per_year",
+                Shortfall(
+                    Reason.OBSERVATIONS_INSUFFICIENT,
+                    f"{self.stage}: {self.observations} observations in "
+                    f"{in_words(self.observed_sec)} are no bars of {in_words(self.bar_sec)}; "
+                    "see the policy's periods_per_year",
+                    Part.DENSITY,
+                    self.observations,
+                    self.observations,
+                ),
             ),
         )
-        return [(reason, detail) for holds, reason, detail in checks if not holds]
+        return [lack for holds, lack in checks if not holds]
 
 
 def progress(view: WorldView, row: int, stage: Stage, policy: Policy) -> Progress:

@@ -127,7 +127,7 @@ def _told_by_year(console: Console, advance: Callable[[], None]) -> Callable[[da
 
 
 def _whole(strategy: HasWeights, prices: Prices) -> Backtest:
-    return Engine().backtest(weights_of(strategy, prices.values), prices)
+    return Engine().backtest(weights_of(strategy, prices), prices)
 
 
 def _desk(server: Server, opened: ExitStack) -> Desk:

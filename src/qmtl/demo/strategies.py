@@ -311,7 +311,7 @@ def main() -> None:
     print(f"{'strategy':22}{'period':>9}{'a year':>9}{'sharpe':>8}{'drawdown':>10}", end="")
     print(f"{'trades':>9}{'turnover':>10}")
     for strategy in strategies(prices.between(*PERIODS[0])):
-        weights = weights_of(strategy, prices.values)
+        weights = weights_of(strategy, prices)
         for start, end in PERIODS:
             test = engine.backtest(weights[prices.rows(start, end)], prices.between(start, end))
             metrics = performance(test.returns, BARS_A_YEAR)

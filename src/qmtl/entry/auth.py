@@ -72,6 +72,7 @@ ROLES: Final[Mapping[str, Roles]] = {
     f"POST {_W}/apply": OPERATING,
     f"POST {_W}/demote": STOPPING,
     f"POST {_W}/strategies/{{strategy_id}}/extend": OPERATING,
+    f"GET {_W}/strategies/{{strategy_id}}/explain": ANYONE,
     f"POST {_W}/kill": STOPPING,
     f"POST {_W}/resume": OPERATING | ADMIN,
     # What is confirmed says which of them: `worlds.confirm` asks.

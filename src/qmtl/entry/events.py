@@ -1,7 +1,8 @@
 """The control bus over HTTP: a world's journal as CloudEvents, server-sent.
 
 The id of an event is its seq, which is dense: a client that comes back with `Last-Event-ID` goes on
-with the next one, without a gap and without a duplicate.
+with the next one, without a gap and without a duplicate.  Who comes without one is told the id to
+start from before anything happens, and so misses nothing either when the first connection breaks.
 """
 
 import asyncio
@@ -31,11 +32,21 @@ MEDIA_TYPE: Final = "text/event-stream"
 BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
 POLL_SEC: Final = 1.0  # Other processes write to the same database, and ring no bell here.
 QUIET_SEC: Final = 15.0  # Proxies drop a connection that says nothing for longer.
+QUIET_SEC_MIN: Final = 1.0  # Each time the credential is looked at again.
 RETRY_MS: Final = 1_000
 NAMES: Final[Mapping[str, str]] = {"snapshot_stored": "risk_snapshot_updated"}
 
 WorldAsked = Annotated[WorldId, Query(pattern=ID_PATTERN)]
 After = Annotated[int | None, Query(ge=0, le=2**53, description="As Last-Event-ID, which wins.")]
+QuietAsked = Annotated[
+    float | None,
+    Query(
+        ge=QUIET_SEC_MIN,
+        le=QUIET_SEC,
+        allow_inf_nan=False,
+        description="Seconds until a comment says that the stream is alive; by default 15.",
+    ),
+]
 
 
 def cloud_event(world_id: WorldId, entry: Entry) -> dict[str, object]:
@@ -73,11 +84,18 @@ def framed(world_id: WorldId, entry: Entry) -> bytes:
 
 
 @ROUTES.reads("/events/subscribe", MEDIA_TYPE)
-async def subscribe(call: CallIn, world: WorldAsked, after: After = None) -> Response:
+async def subscribe(
+    call: CallIn, world: WorldAsked, after: After = None, quiet_sec: QuietAsked = None
+) -> Response:
     """What happens in a world from now on; after `Last-Event-ID`, when there is one."""
     start = await run_in_threadpool(_start, call, world, after)
+    quiet = QUIET_SEC if quiet_sec is None else quiet_sec
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(call, world, start), 200, headers, MEDIA_TYPE)
+    opening = f"retry: {RETRY_MS}\n"
+    if after is None and "last-event-id" not in call.headers:
+        opening += f"id: {start}\n"  # Without data it is no event, and is remembered as one's id.
+    stream = _stream(call, world, start, quiet, f"{opening}\n".encode())
+    return StreamingResponse(stream, 200, headers, MEDIA_TYPE)
 
 
 def _start(call: Call, world_id: WorldId, after: int | None) -> int:
@@ -94,11 +112,13 @@ def _start(call: Call, world_id: WorldId, after: int | None) -> int:
     return head if after is None else after
 
 
-async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[bytes]:
+async def _stream(
+    call: Call, world_id: WorldId, after: int, quiet_sec: float, opening: bytes
+) -> AsyncIterator[bytes]:
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
-        yield f"retry: {RETRY_MS}\n\n".encode()
+        yield opening
         while not bell.closing:
             rung.clear()  # Before looking: what is rung from here on is looked for again.
             entries = await run_in_threadpool(call.store.journal, world_id, after, BATCH_MAX)
@@ -106,20 +126,20 @@ async def _stream(call: Call, world_id: WorldId, after: int) -> AsyncIterator[by
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq
                 yield framed(world_id, entry)
-            if monotonic() - asked_at >= QUIET_SEC:  # However much there was to tell meanwhile.
+            if monotonic() - asked_at >= quiet_sec:  # However much there was to tell meanwhile.
                 asked_at = monotonic()
                 if not await run_in_threadpool(_still_may, call, world_id):
                     return
                 yield b": quiet\n\n"
             if not entries:
-                await _wait(rung)
+                await _wait(rung, asked_at + quiet_sec - monotonic())
     finally:
         bell.leave(rung)
 
 
-async def _wait(rung: asyncio.Event) -> None:
+async def _wait(rung: asyncio.Event, most_sec: float) -> None:
     try:
-        await asyncio.wait_for(rung.wait(), POLL_SEC)
+        await asyncio.wait_for(rung.wait(), min(most_sec, POLL_SEC))
     except TimeoutError:
         return
 

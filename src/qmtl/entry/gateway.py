@@ -9,6 +9,7 @@ from qmtl.adapters.wire import shapes as j
 from qmtl.adapters.wire import shapes_live as jl
 from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import hub, strategies, tokens
+from qmtl.app.explanations import explanation
 from qmtl.core import decision
 from qmtl.core.errors import Conflict, Forbidden
 from qmtl.core.names import Role, WorldId
@@ -43,7 +44,8 @@ def submit(call: CallIn) -> Response:
     ran = strategies.submit(call.store, world_id, by, asked.meaning())
     view = call.store.load(world_id)
     told = decision.decide(view, ran.strategy_id, by.now)
-    return call.answer(answers_live.submitted(view, ran, told, _warnings(asked)))
+    explained = explanation(call.store, view, ran.strategy_id, by.now)
+    return call.answer(answers_live.submitted(view, ran, told, explained, _warnings(asked)))
 
 
 def _warnings(asked: bodies_hub.Submit) -> list[str]:

@@ -248,6 +248,9 @@ class Gateway:
         told: jl.SubmittedJson = {
             "world_id": asked.world,
             "strategy_id": asked.strategy_id,
+            "version": None,
+            "previous": None,
+            "changed": [],
             "run_id": None,
             "verdict": None,
             "reasons": [Reason.WORLDSERVICE_AWAY],
@@ -256,6 +259,7 @@ class Gateway:
             "decision": self._floor(WorldId(asked.world), asked.strategy_id),
             "evaluation_run_url": None,
             "warnings": [KEPT],
+            "explanation": None,
         }
         return Response(dumped(told), 202, media_type=JSON)
 

@@ -38,14 +38,16 @@ class Server(uvicorn.Server):
 def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     """Serve until SIGINT or SIGTERM; then finish what runs, and close the store.
 
-    Says where the credential is and what it listens on, never the credential.  Raises CannotListen
-    when the address is taken, and whatever `wiring.opened` raises.
+    Says where the credential is and what it listens on, never the credential; warns on stderr.
+    Raises CannotListen when the address is taken, and whatever `wiring.opened` raises.
     """
     say = say or _print
     listener = _bound(settings.host, settings.port)
     try:
         what = opened(settings)
         try:
+            for line in what.warns:
+                sys.stderr.write(f"warning: {line}\n")
             for line in what.says:
                 say(line)
             _serve(what, listener, lambda: say(READY + url_of(listener)))

@@ -16,9 +16,11 @@ from qmtl.adapters import policies
 from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import tokens, worlds
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
+from qmtl.core.snapshot import CLOCK_SKEW_MAX
 
 from . import auth
 from .http import create_app as app_over
@@ -76,12 +78,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An application, what to say about it, and how it ends: `ending` first, `close` last."""
+    """An application, what to say about it, and how it ends: `ending` first, `close` last.
+
+    `warns` is for who started it: it works, and not as they may expect.
+    """
 
     app: Starlette
     says: tuple[str, ...]
     ending: Callable[[], None]
     close: Callable[[], None]
+    warns: tuple[str, ...] = ()
 
 
 def opened(settings: Settings) -> Opened:
@@ -95,9 +101,24 @@ def opened(settings: Settings) -> Opened:
     with ExitStack() as failed:  # Whatever it is, the folder is given back.
         failed.callback(store.close)
         services = services_over(store, settings)
+        warns = ahead(store.last_instant(), services.clock.now())
         says = first_start(services, settings)
         failed.pop_all()
-    return Opened(app_over(services), says, services.bell.close, store.close)
+    return Opened(app_over(services), says, services.bell.close, store.close, warns)
+
+
+def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:
+    """A warning when what is recorded is of later than now: it was written under a replay clock, or
+    this machine's clock is wrong."""
+    if last is None or last <= now + CLOCK_SKEW_MAX:
+        return ()
+    return (
+        f"what is recorded here reaches to {rfc3339(last)}, and this machine's clock shows "
+        f"{rfc3339(now)}: until then new bars are older than those held, and windows, approvals "
+        "and cooldowns count from times that have not come. If it was recorded under a replay "
+        "clock, serve it with --clock replay, or serve another folder with --data; else set this "
+        "machine's clock.",
+    )
 
 
 def services_over(store: MemoryStore | SqlStore, settings: Settings) -> Services:

@@ -8,7 +8,7 @@ from qmtl.adapters import policies
 from qmtl.adapters.wire import answers, answers_live, bodies
 from qmtl.adapters.wire import shapes as j
 from qmtl.adapters.wire import shapes_live as jl
-from qmtl.app import campaigns, evaluations, promotions, strategies, worlds
+from qmtl.app import campaigns, evaluations, explanations, promotions, strategies, worlds
 from qmtl.app.step import world
 from qmtl.core.errors import Forbidden
 from qmtl.core.names import Role
@@ -245,6 +245,15 @@ def extend(call: CallIn, world_id: WorldIn, strategy_id: StrategyIn) -> Response
     asked, by = call.read(bodies.Extend), call.by(world_id)
     promotions.extend(call.store, world_id, by, strategy_id, asked.by_sec, asked.reason)
     return call.answer(answers_live.standing(call.store.load(world_id), strategy_id))
+
+
+@ROUTES.reads(W + "/strategies/{strategy_id}/explain", jl.ExplanationJson)
+def explain(call: CallIn, world_id: WorldIn, strategy_id: StrategyIn) -> Response:
+    """Where it is, what it may do, what it waits for, when, and what would stop it: sentences."""
+    now = call.by_token.now
+    found = explanations.explained(call.store, world_id, strategy_id, now)
+    told = answers_live.explanation(found)
+    return call.answer(told, etag=named({**told, "as_of": None}))
 
 
 RUNS = W + "/strategies/{strategy_id}/runs"

@@ -7,7 +7,7 @@ already seen), the answer is compute-only.
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -21,13 +21,15 @@ class BadDecision(ValueError):
     """An answer that is no decision; the message says what is wrong with it."""
 
 
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # Linux has it.
+
+
 def monotonic() -> float:
     """Seconds that only ever pass, those in which the machine slept included where it can tell.
 
     A laptop that wakes up after an hour must not think its decision fresh.
     """
-    boottime = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 def envelope_of(told: object, world: str, strategy_id: str) -> DecisionEnvelope:
@@ -58,8 +60,9 @@ def envelope_of(told: object, world: str, strategy_id: str) -> DecisionEnvelope:
         downgraded=_read(told, "downgraded", bool),
         safe_mode=_read(told, "safe_mode", bool),
     )
-    if envelope.generation < 0 or not 0 <= envelope.ramp_fraction <= 1:
-        raise BadDecision("generation or ramp_fraction is out of range")
+    shares = (envelope.weight, envelope.ramp_fraction)
+    if envelope.generation < 0 or not all(0 <= share <= 1 for share in shares):
+        raise BadDecision("generation, weight or ramp_fraction is out of range")
     return envelope
 
 
@@ -80,11 +83,45 @@ def _number(told: Mapping[str, Any], name: str) -> float:
 def _instant(told: Mapping[str, Any], name: str) -> datetime:
     try:
         moment = datetime.fromisoformat(_read(told, name, str))
-    except ValueError as error:
+        if moment.tzinfo is None:
+            raise ValueError("it has no offset")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise BadDecision(f"{name}: {error}") from error
-    if moment.tzinfo is None:
-        raise BadDecision(f"{name} has no offset")
-    return moment.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nobody answered, or a server that fails: nothing is known that was not known before."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An answer that is no decision: it lowers, until a better one comes."""
+
+    why: str
+
+
+Answered = DecisionEnvelope | Refused | Silent
+
+
+def ask(client: Client, world: str, strategy_id: str) -> Answered:
+    """What came of asking the world once."""
+    try:
+        return envelope_of(client.decide_one(world, strategy_id), world, strategy_id)
+    except Away as error:
+        return Silent(str(error))
+    except ApiError as error:
+        return Silent(str(error)) if as_good_as_away(error) else Refused(str(error))
+    except BadDecision as error:
+        return Refused(str(error))
+
+
+def as_good_as_away(error: ApiError) -> bool:
+    """Whether the server could not, rather than would not."""
+    return error.status >= 500 or error.status == 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +134,23 @@ class Held:
     envelope: DecisionEnvelope | None
     asked_at: float
     lowered: str | None = None
+
+    def after(self, answered: Answered, asked_at: float) -> "Held":
+        """What is held after an answer.
+
+        INVARIANT: an older generation never replaces a newer one; it may only lower it (I4).
+        """
+        match answered:
+            case Silent():
+                return self
+            case Refused(why):
+                return replace(self, lowered=why)
+            case DecisionEnvelope() if newer(self.envelope, answered) is answered:
+                return Held(answered, asked_at)
+            case DecisionEnvelope(safe_mode=True):
+                return replace(self, lowered=(*answered.reasons, Reason.WORLDSERVICE_AWAY)[0])
+            case DecisionEnvelope():
+                return self
 
     def mode(self, now: float) -> Mode:
         """What may be done at `now`, an instant of `monotonic`."""
@@ -139,38 +193,19 @@ class Decisions:
         that refuses or cannot be read lowers to compute-only at once, until a better one comes.
         """
         asked_at = monotonic()
-        try:
-            told = self._client.decide_one(self._world, strategy_id)
-            envelope = envelope_of(told, self._world, strategy_id)
-        except Away:
-            return self.permitted(strategy_id)
-        except ApiError as error:
-            if not (error.status >= 500 or error.status == 429):  # Else it is as good as away.
-                self._lower(strategy_id, str(error))
-            return self.permitted(strategy_id)
-        except BadDecision as error:
-            self._lower(strategy_id, str(error))
-            return self.permitted(strategy_id)
-        self._take(strategy_id, envelope, asked_at)
+        answered = ask(self._client, self._world, strategy_id)
+        with self._lock:
+            held = self._held.get(strategy_id, NOTHING)
+            self._held[strategy_id] = held.after(answered, asked_at)
         return self.permitted(strategy_id)
-
-    def _take(self, strategy_id: str, told: DecisionEnvelope, asked_at: float) -> None:
-        """INVARIANT: an older generation never replaces a newer one; it may only lower it (I4)."""
-        with self._lock:
-            held = self._held.get(strategy_id, NOTHING)
-            if newer(held.envelope, told) is told:
-                self._held[strategy_id] = Held(told, asked_at)
-            elif told.safe_mode:
-                self._held[strategy_id] = Held(held.envelope, held.asked_at, told.reasons[0])
-
-    def _lower(self, strategy_id: str, why: str) -> None:
-        with self._lock:
-            held = self._held.get(strategy_id, NOTHING)
-            self._held[strategy_id] = Held(held.envelope, held.asked_at, why)
 
     def permitted(self, strategy_id: str) -> Mode:
         """What the strategy may do at this instant.  In doubt, compute only."""
         return self._held.get(strategy_id, NOTHING).mode(monotonic())
+
+    def held(self, strategy_id: str) -> Held:
+        """The decision itself, and when it was asked for."""
+        return self._held.get(strategy_id, NOTHING)
 
     def weight(self, strategy_id: str) -> float:
         """The share of capital it may use at this instant; 0 unless it is live."""

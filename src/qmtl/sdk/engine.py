@@ -25,6 +25,10 @@ from qmtl.sdk.strategy import StrategyError
 BPS = 1e-4
 # A change of target weight below this is rounding, not a decision.
 TRADE_WEIGHT_MIN = 1e-9
+FILLING = (
+    ": np.nan_to_num(weights) in numpy, weights.fillna(0) in pandas,"
+    " weights.fill_null(0).fill_nan(0) in polars"
+)
 YEAR = np.timedelta64(31_557_600, "s")  # 365.25 days
 
 
@@ -113,9 +117,10 @@ def _checked(weights: FloatArray, prices: Prices) -> FloatArray:
     good = np.isfinite(weights)
     if not good.all():
         row, column = (int(at) for at in np.argwhere(~good)[0])
+        weight = float(weights[row, column])
         raise StrategyError(
-            f"the weight of {prices.assets[column]} on {stamp(prices.times[row])}"
-            f" is {float(weights[row, column])}; where there is nothing to say, say 0"
+            f"the weight of {prices.assets[column]} on {stamp(prices.times[row])} is {weight};"
+            f" where there is nothing to say, say 0{FILLING if np.isnan(weight) else ''}"
         )
     return weights
 

@@ -118,7 +118,7 @@ def _tested(
 ) -> tuple[FloatArray, Backtest]:
     """Weights and what they earn.  Raises StrategyRejected with everything that is wrong."""
     tell("backtest", 0, 1)
-    weights = weights_of(copy.deepcopy(strategy), prices.values)
+    weights = weights_of(copy.deepcopy(strategy), prices)
     stops: list[Finding] = checks.of_weights(weights, prices)
     found: Backtest | None = None
     if np.isfinite(weights).all():

@@ -18,7 +18,7 @@ through that was fitted to these prices before: that takes prices it has never s
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -73,8 +73,8 @@ class _Failure:
     error: Exception
 
 
-# The prices (bars, assets) to ask with, given all of them and how many of the first bars to keep.
-_Change: TypeAlias = Callable[[FloatArray, int], FloatArray]
+# The prices to ask with, given all of them and how many of the first bars to keep.
+_Change: TypeAlias = Callable[[Prices, int], Prices]
 _Probe: TypeAlias = Callable[[int], _Difference | _Failure | None]
 
 Progress: TypeAlias = Callable[[int, int], None]  # How many cuts are tried, and of how many.
@@ -95,8 +95,8 @@ def find_leak(
     """
     if prices.bars < 2:
         raise PricesError("a look-ahead check needs two bars: one to know and one to leave out")
-    full = weights_of(_copied(strategy), prices.values)
-    found = _unsteady(strategy, prices.values)
+    full = weights_of(_copied(strategy), prices)
+    found = _unsteady(strategy, prices)
     if found is not None:
         return _not_deterministic(strategy, prices, found, prices.bars)
 
@@ -112,7 +112,7 @@ def find_leak(
                 progress(tried, total)
 
     def shown_by(change: _Change, cuts: list[int], future: str) -> Leak | None:
-        probe = partial(_probe, strategy, prices.values, full, change)
+        probe = partial(_probe, strategy, prices, full, change)
         return _search(strategy, prices, probe, counted(cuts), future)
 
     failed = shown_by(_shortened, shorter, "are not known yet")
@@ -131,22 +131,23 @@ def find_leak(
 # Asking -------------------------------------------------------------------------------------------
 
 
-def _shortened(values: FloatArray, cut: int) -> FloatArray:
-    return values[:cut]
+def _shortened(prices: Prices, cut: int) -> Prices:
+    return prices.head(cut)
 
 
-def _multiplied(factor: float, values: FloatArray, cut: int) -> FloatArray:
-    changed = values.copy()
+def _multiplied(factor: float, prices: Prices, cut: int) -> Prices:
+    changed = prices.values.copy()
     changed[cut:] *= factor
-    return changed
+    return replace(prices, values=changed)
 
 
 def _probe(
-    strategy: Strategy, values: FloatArray, full: FloatArray, change: _Change, cut: int
+    strategy: Strategy, prices: Prices, full: FloatArray, change: _Change, cut: int
 ) -> _Difference | _Failure | None:
+    asked = change(prices, cut)
     fresh = _copied(strategy)
     try:
-        answer = weights_of(fresh, change(values, cut))
+        answer = weights_of(fresh, asked)
     except Exception as error:  # Somebody else's code may raise anything; it is reported.
         return _Failure(error)
     return _difference(full[:cut], answer[:cut])
@@ -162,12 +163,12 @@ def _copied(strategy: Strategy) -> Strategy:
         ) from error
 
 
-def _unsteady(strategy: Strategy, values: FloatArray) -> _Difference | None:
+def _unsteady(strategy: Strategy, prices: Prices) -> _Difference | None:
     """Where two answers to one question differ: of one copy asked twice, or of another copy."""
     one, other = _copied(strategy), _copied(strategy)
-    first = weights_of(one, values)
-    again = _difference(first, weights_of(one, values))
-    return again or _difference(first, weights_of(other, values))
+    first = weights_of(one, prices)
+    again = _difference(first, weights_of(one, prices))
+    return again or _difference(first, weights_of(other, prices))
 
 
 def _difference(head: FloatArray, part: FloatArray) -> _Difference | None:
@@ -208,7 +209,7 @@ def _search(
     for cut in cuts:
         match probe(cut):
             case _Difference() as found:
-                if (chance := _unsteady(strategy, prices.values[:cut])) is not None:
+                if (chance := _unsteady(strategy, prices.head(cut))) is not None:
                     return _not_deterministic(strategy, prices, chance, cut)
                 return _look_ahead(strategy, prices, *_earliest(probe, clean, cut, found), future)
             case _Failure(error):

@@ -5,26 +5,32 @@ Every array in it is read-only and its own, so that nobody who holds a `Prices` 
 somebody else computed from it; its digest is therefore a name for it.
 """
 
-import csv
-import gzip
 import hashlib
 import json
-import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from os import PathLike
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-TimeArray = NDArray[np.datetime64]
+from qmtl.sdk import tables
 
-# New York closes at 20:00 or 21:00 UTC, by season. The later of the two never claims that a close
-# was known before it was.
-DAILY_CLOSE = np.timedelta64(21, "h")
+FloatArray: TypeAlias = tables.FloatArray
+TimeArray: TypeAlias = tables.TimeArray
+
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+# An instant is shown to the minute, unless that would hide part of it.
+SHOWN: tuple[tuple[Literal["m", "s", "us"], int], ...] = (
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("us", 1),
+)
+WAY_OUT = (
+    "; begin where every asset has a price, leave the asset out, or carry its last price forward"
+    " (ffill), never a later one back"
+)
 
 
 class PricesError(ValueError):
@@ -73,6 +79,16 @@ class Prices:
         first, last = np.searchsorted(self.times, [_midnight(start), _midnight(end, days=1)])
         return slice(int(first), int(last))
 
+    def head(self, bars: int) -> "Prices":
+        """The first `bars` bars, at least one: a view, since nobody can write to either."""
+        if not 1 <= bars <= self.bars:
+            raise PricesError(f"the first {bars} bars of {self.bars}")
+        part = object.__new__(Prices)  # What holds of all bars holds of the first; no second look.
+        object.__setattr__(part, "times", self.times[:bars])
+        object.__setattr__(part, "assets", self.assets)
+        object.__setattr__(part, "values", self.values[:bars])
+        return part
+
     def between(self, start: date, end: date) -> "Prices":
         """The bars whose UTC date is in [start, end], both included.
 
@@ -93,56 +109,65 @@ class Prices:
 
 
 def as_prices(given: object) -> Prices:
-    """`Prices` as they are, or read from a file.  Raises PricesError; OSError for a file."""
+    """`Prices` as they are; a file as `read_prices` reads it; a pandas or polars frame.
+
+    A frame has one column an asset, and its times in a DatetimeIndex (pandas) or in its first
+    column. Dates, and midnights without a zone, are daily closes at 21:00 UTC; any other time has a
+    zone. Raises PricesError; OSError for a file.
+    """
     match given:
         case Prices():
             return given
-        case str() | Path():
-            return read_csv(given)
+        case str() | PathLike():
+            return read_prices(given)
+        case _ if tables.library_of(given) is not None:
+            try:
+                return Prices(*tables.of_frame(given))
+            except tables.TableError as error:
+                raise PricesError(str(error)) from error
         case _:
-            raise PricesError(f"a {type(given).__name__} is no table of prices")
+            raise PricesError(
+                f"{tables.described(given)} is no table of prices: give Prices, the path of a file,"
+                " or a pandas or polars DataFrame"
+            )
 
 
-def stamp(time: np.datetime64) -> str:
-    """An instant for people to read: `1990-01-02T21:00Z`."""
-    return f"{np.datetime_as_string(time, unit='m')}Z"
+def read_prices(path: str | PathLike[str], *, partial_last_line: bool = False) -> Prices:
+    """Prices from a csv, csv.gz or Parquet file: a column of times, then one column an asset.
 
+    Of a csv the first column is `Date` (YYYY-MM-DD: daily closes, stamped at 21:00 UTC) or `time`,
+    `timestamp` or `datetime` (RFC 3339 with a zone: when each bar was known). Of a Parquet file it
+    is any column of dates or datetimes. Parquet takes polars, or pandas with pyarrow.
 
-def read_csv(path: Path | str) -> Prices:
-    """Daily closes from a csv or csv.gz file: a `Date` column (YYYY-MM-DD), then one an asset.
+    partial_last_line  leaves out a last line of csv without a line break: of a file that grows, it
+                       may be half written
 
-    A close is stamped at 21:00 UTC of its date. Raises PricesError, naming the line, for a header
-    without `Date` first, a row of another length, a date or a price that is none, or whatever
-    `Prices` refuses; OSError when the file cannot be read.
+    Raises PricesError, naming the line, the column or the date; OSError when it cannot be read.
     """
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        # utf-8-sig: spreadsheets write a byte order mark that would hide the word Date.
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            return _parse(csv.reader(stream))
-    except (PricesError, csv.Error, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return Prices(*tables.read(path, partial_last_line=partial_last_line))
+    except (tables.TableError, PricesError) as error:
         raise PricesError(f"{path.name}: {error}") from error
 
 
-def _parse(rows: Iterable[list[str]]) -> Prices:
-    lines = iter(rows)
-    header = next(lines, [])
-    if header[:1] != ["Date"]:
-        raise PricesError(f"line 1: the first column is Date, not {header[:1]}")
-    days: list[date] = []
-    values: list[list[float]] = []
-    for number, row in enumerate(lines, start=2):
-        if len(row) != len(header):
-            raise PricesError(f"line {number}: {len(row)} fields, the header has {len(header)}")
-        try:
-            days.append(date.fromisoformat(row[0]))
-            values.append([float(cell) for cell in row[1:]])
-        except ValueError as error:
-            raise PricesError(f"line {number}: {error}") from error
-    midnights: TimeArray = np.array(days, dtype="datetime64[us]")
-    table = np.array(values, dtype=np.float64).reshape(len(days), len(header) - 1)
-    return Prices(midnights + DAILY_CLOSE, tuple(header[1:]), table)
+def read_csv(path: Path | str) -> Prices:
+    """As `read_prices`, of a csv or csv.gz file, whatever it is called; gz by its name.
+
+    Raises PricesError, naming the line or the date; OSError when the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        return Prices(*tables.read_csv(path))
+    except (tables.TableError, PricesError) as error:
+        raise PricesError(f"{path.name}: {error}") from error
+
+
+def stamp(time: np.datetime64) -> str:
+    """An instant for people to read: `1990-01-02T21:00Z`; to the second, or beyond, if need be."""
+    micros = int(time.astype("datetime64[us]").astype(np.int64))
+    unit = next(unit for unit, whole in SHOWN if micros % whole == 0)
+    return f"{np.datetime_as_string(time, unit=unit)}Z"
 
 
 def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> None:
@@ -158,13 +183,17 @@ def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> Non
     late = times[1:] > times[:-1]
     if not late.all():
         row = int(late.argmin()) + 1
-        raise PricesError(f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}")
+        raise PricesError(
+            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
+            " sort the bars, and keep one of each time"
+        )
     good = np.isfinite(values) & (values > 0)
     if not good.all():
         row, column = (int(at) for at in np.argwhere(~good)[0])
         price = float(values[row, column])
         raise PricesError(
             f"prices are positive and finite; {assets[column]} on {stamp(times[row])} is {price}"
+            f"{WAY_OUT if np.isnan(price) else ''}"
         )
 
 

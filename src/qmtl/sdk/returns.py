@@ -5,9 +5,13 @@ Nothing here computes. Whoever made the returns answers for delay and costs in t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from qmtl.sdk import tables
 from qmtl.sdk.prices import FloatArray, TimeArray, stamp
 
 
@@ -20,7 +24,7 @@ class Returns:
     """Simple net returns a bar.
 
     times   (bars,) datetime64[us], UTC, strictly increasing: when each return was realised
-    values  (bars,) float64, finite, at least -1: a loss of everything is -1
+    values  (bars,) float64, finite, above -1: 0.01 is one per cent, and after -1 nothing is left
 
     Arrays are copied and made read-only. Raises ReturnsError when any of this does not hold, or
     when there is no bar.
@@ -45,14 +49,72 @@ class Returns:
 
 
 def as_returns(given: object) -> Returns:
-    """Returns as they are, or `{"t": [...], "r": [...]}`.  Raises ReturnsError."""
+    """Returns as they are; a file as `read_returns` reads it; a series; `(times, values)`.
+
+    A series is a pandas Series or one-column DataFrame with a DatetimeIndex, a pandas or polars
+    DataFrame of times and returns, or `{"t": [...], "r": [...]}`. The rules for times are those of
+    `as_prices`; of plain sequences they are dates, datetimes or text, or an array of datetime64.
+
+    Raises ReturnsError; OSError for a file.
+    """
     match given:
         case Returns():
             return given
+        case str() | PathLike():
+            return read_returns(given)
         case Mapping() if {"t", "r"} == set(given):
-            return Returns(given["t"], given["r"])
+            return _of_pair(given["t"], given["r"])
+        case (times, values):
+            return _of_pair(times, values)
+        case _ if tables.library_of(given) is not None:
+            try:
+                return _of_table(tables.of_frame(_framed(given)))
+            except tables.TableError as error:
+                raise ReturnsError(str(error)) from error
         case _:
-            raise ReturnsError(f"a {type(given).__name__} is no series of returns")
+            raise ReturnsError(
+                f"{tables.described(given)} is no series of returns: give Returns, (times, values),"
+                " the path of a file, or a pandas or polars frame of times and returns"
+            )
+
+
+def read_returns(path: str | PathLike[str], *, partial_last_line: bool = False) -> Returns:
+    """Returns from a csv, csv.gz or Parquet file of two columns, times and simple net returns.
+
+    The rules for files and times are those of `read_prices`. Raises ReturnsError, naming the line,
+    the column or the date; OSError when it cannot be read.
+    """
+    path = Path(path)
+    try:
+        return _of_table(tables.read(path, partial_last_line=partial_last_line))
+    except (tables.TableError, ReturnsError) as error:
+        raise ReturnsError(f"{path.name}: {error}") from error
+
+
+def _of_table(table: tables.Table) -> Returns:
+    if len(table.names) != 1:
+        raise ReturnsError(
+            f"returns are one column beside the times, not {len(table.names)}: {list(table.names)}"
+        )
+    return Returns(table.times, table.values[:, 0])
+
+
+def _of_pair(times: object, values: Any) -> Returns:
+    try:
+        instants = tables.instants(times)
+        numbers = np.array(values, dtype=np.float64)
+    except tables.TableError as error:
+        raise ReturnsError(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise ReturnsError(f"times and returns are two rows of equal length: {error}") from error
+    return Returns(instants, numbers)
+
+
+def _framed(given: Any) -> object:
+    """A pandas Series brings its times along; made a frame, it is read as one."""
+    if type(given).__name__ == "Series" and tables.library_of(given) == "pandas":
+        return given.to_frame("return")
+    return given
 
 
 def _check(times: TimeArray, values: FloatArray) -> None:
@@ -65,8 +127,20 @@ def _check(times: TimeArray, values: FloatArray) -> None:
     late = times[1:] > times[:-1]
     if not late.all():
         row = int(late.argmin()) + 1
-        raise ReturnsError(f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}")
-    good = np.isfinite(values) & (values >= -1)
+        raise ReturnsError(
+            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
+            " sort the bars, and keep one of each time"
+        )
+    good = np.isfinite(values) & (values > -1)
     if not good.all():
         row = int(good.argmin())
-        raise ReturnsError(f"the return on {stamp(times[row])} is {float(values[row])}")
+        value = float(values[row])
+        raise ReturnsError(f"the return on {stamp(times[row])} is {value}; {_remedy(value)}")
+
+
+def _remedy(value: float) -> str:
+    if np.isnan(value):
+        return "where nothing was held it is 0"
+    if np.isinf(value):
+        return "a price of 0 was divided by"
+    return "-1 is the loss of everything. Are these per cent? 0.01 is one per cent"

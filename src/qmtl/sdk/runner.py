@@ -18,6 +18,7 @@ from qmtl.sdk.decisions import BadDecision, Held, envelope_of, monotonic
 from qmtl.sdk.demands import demands_of
 from qmtl.sdk.engine import Engine
 from qmtl.sdk.examination import Examination, Progress
+from qmtl.sdk.follow import follow
 from qmtl.sdk.prices import as_prices
 from qmtl.sdk.result import Precheck, SubmitResult, WorldAnswer
 from qmtl.sdk.returns import as_returns
@@ -172,6 +173,8 @@ class Runner:
         """
         with _connected(client) as server:
             return spool.flush(server)
+
+    follow = staticmethod(follow)
 
 
 def _silent(what: str, done: int, total: int) -> None:

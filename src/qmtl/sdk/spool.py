@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.sdk.disk import write_whole
 
 FORMAT = 1
 REFUSED = "refused"  # A folder: what cannot be sent is not tried again, and not lost.
@@ -190,21 +191,3 @@ def _locked(home: Path) -> Iterator[None]:
     with open(home / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads, so that it is there whole, or not at all (I6).
-
-    INVARIANT: when this returns it survives a power cut.  Raises OSError.
-    """
-    partial = path.with_suffix(".partial")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,9 +1,9 @@
 """What a strategy is, and what makes it this strategy and no other.
 
-A strategy turns prices into weights: `weights(prices) -> weights`, both float64 of shape (bars,
-assets). It is causal: row i uses prices up to and including bar i. It answers for any number of
-bars; where it knows too little it holds nothing (zeros). It is an object with that method, or a
-plain function of that shape.
+A strategy turns prices into weights: `weights(prices) -> weights`, both of bars by assets, as numpy
+arrays or as pandas or polars frames (`frames.py`). It is causal: row i uses prices up to and
+including bar i. It answers for any number of bars; where it knows too little it holds nothing
+(zeros). It is an object with that method, or a plain function of that shape.
 
 Its fingerprint digests four things: code, parameters, data, engine settings. Evidence binds to the
 fingerprint, so what changes the weights must change it, and what does not (another process, another
@@ -34,12 +34,14 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qmtl.sdk.prices import FloatArray
+from qmtl.sdk import frames
+from qmtl.sdk.prices import FloatArray, Prices
+from qmtl.sdk.tables import library_of
 
 FORMAT = "qmtl-fingerprint-2"
 # Parameters nest a few levels. Beyond this they hold each other in a circle.
@@ -49,8 +51,8 @@ PLAIN = (type(None), bool, int, str, bytes, type(Ellipsis), complex, range, date
 PLAIN_LIBRARY = (Decimal, Fraction, PurePath)
 # Long doubles have as many bits as the machine likes, and padding that may hold anything.
 LONG = "gG"
-# Globals that count by value. A list or a dict may be a cache, and change between two calls: those
-# count by name and type only.
+# Globals that count by value, and so do frames. A list or a dict may be a cache, and change between
+# two calls: those count by name and type only.
 CONSTANT = (*PLAIN, *PLAIN_LIBRARY, float, Enum, np.ndarray, np.generic)
 
 
@@ -62,33 +64,40 @@ class StrategyError(ValueError):
 class HasWeights(Protocol):
     """An object that is a strategy."""
 
-    def weights(self, prices: FloatArray, /) -> FloatArray:
-        """Fractions of equity (bars, assets) from prices (bars, assets); negative is short."""
+    def weights(self, prices: Any, /) -> Any:
+        """Fractions of equity, one a bar and asset, from prices; negative is short.
+
+        Any: an array, or a pandas or polars DataFrame, as the strategy annotates it.
+        """
         ...
 
 
-Strategy: TypeAlias = HasWeights | Callable[[FloatArray], FloatArray]
+Strategy: TypeAlias = HasWeights | Callable[[Any], Any]
 
 
-def weights_of(strategy: Strategy, prices: FloatArray) -> FloatArray:
-    """The strategy's weights (bars, assets), fractions of equity, for prices (bars, assets).
+def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
+    """The strategy's weights (bars, assets), fractions of equity.
 
-    The strategy gets a read-only copy: it can neither change the prices of others nor reach rows
-    that were cut off. Raises StrategyError when it answers with another shape or with what is no
-    table of numbers; whatever the strategy raises is passed on. NaN is not looked for here.
+    The strategy gets a copy, as the array or the frame that it asks for: it can neither change the
+    prices of others nor reach rows that were cut off. Raises StrategyError when it asks for another
+    thing, or answers with another shape, other bars or assets, or with what is no table of numbers;
+    whatever the strategy raises is passed on. NaN is not looked for here.
     """
-    given = np.array(prices, dtype=np.float64, order="C")
-    given.flags.writeable = False
-    answer = _function_of(strategy)(given)
+    weights, kind = _asked(strategy)
     try:
-        weights = np.array(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StrategyError(f"{name_of(strategy)}: weights are no table of numbers") from error
-    if weights.shape != given.shape:
-        raise StrategyError(
-            f"{name_of(strategy)}: weights have shape {weights.shape} for prices of {given.shape}"
-        )
-    return weights
+        given = frames.given(prices, kind)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
+    try:
+        answer = weights(given)
+    except AttributeError as error:
+        if isinstance(error.obj, np.ndarray):
+            error.add_note(f"Its prices are a numpy array. For a frame, {frames.OPTIONS}")
+        raise
+    try:
+        return frames.taken(answer, kind, prices)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
 
 
 def name_of(strategy: object) -> str:
@@ -161,8 +170,10 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
 
     The same in every process. Ask before the strategy first runs: what it keeps of a run is an
     attribute like any other. Raises StrategyError, naming it, for a parameter that cannot be
-    encoded by value (a lock, an open file) or that holds itself in a circle.
+    encoded by value (a lock, an open file) or that holds itself in a circle, and for a strategy
+    that asks for what it cannot be given.
     """
+    _, kind = _asked(strategy)  # An annotation may name what is defined elsewhere.
     body = _body(strategy)
     home = _package(body)
     parameters = {}
@@ -172,7 +183,7 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
         except StrategyError as error:
             raise StrategyError(f"{name_of(strategy)}: parameter {name}: {error}") from error
     return Fingerprint(
-        code=_digest(_code(body, home), _method(strategy)),
+        code=_digest(_code(body, home), _method(strategy), kind),
         parameters=_digest(parameters),
         data=data_digest,
         engine=_digest(type(engine).__qualname__, _encode(_attributes(engine), home)),
@@ -183,14 +194,17 @@ def _digest(*parts: object) -> str:
     return f"sha256:{hashlib.sha256(_encode(parts, '')).hexdigest()}"
 
 
-def _function_of(strategy: Strategy) -> Callable[[FloatArray], FloatArray]:
+def _asked(strategy: Strategy) -> tuple[Callable[[Any], Any], frames.Kind]:
+    """The function of prices that a strategy is, and what it wants to be given."""
     if isinstance(strategy, type):
         raise StrategyError(f"{strategy.__name__} is a class; give an instance of it")
-    if isinstance(strategy, HasWeights):
-        return strategy.weights
-    if callable(strategy):
-        return strategy
-    raise StrategyError(f"{type(strategy).__name__} is no strategy: it has no weights(prices)")
+    weights = strategy.weights if isinstance(strategy, HasWeights) else strategy
+    if not callable(weights):
+        raise StrategyError(f"{type(strategy).__name__} is no strategy: it has no weights(prices)")
+    try:
+        return weights, frames.wanted(strategy, weights)
+    except frames.FrameError as error:
+        raise StrategyError(f"{name_of(strategy)}: {error}") from error
 
 
 # Parameters ---------------------------------------------------------------------------------------
@@ -254,6 +268,11 @@ def _encode(value: object, home: str, depth: int = 0) -> bytes:
             return _packed("function", _code(value, home), packed("of", [parameters]))
         case type():
             return _packed("class", _code(value, home))
+        case _ if library_of(value) is not None:
+            try:
+                return packed("frame", frames.content(value))
+            except frames.FrameError as error:
+                raise StrategyError(str(error)) from error
         case functools.partial() | MethodType():
             return packed("bound", (_body(value), _method(value), parameters_of(value)))
         case _ if isinstance(value, PLAIN + PLAIN_LIBRARY):
@@ -325,11 +344,18 @@ def _code(root: Body, home: str) -> bytes:
         for name, value in _reached(body, home, has_source=source is not None):
             if isinstance(value, FunctionType | type):
                 queue.append(value)
-            known = isinstance(value, CONSTANT)
-            bindings.append(_packed(name, _encode(value, home) if known else _label(value)))
+            try:
+                told = _encode(value, home) if _is_constant(value) else _label(value)
+            except StrategyError as error:
+                raise StrategyError(f"{body.__qualname__} uses {name}: {error}") from error
+            bindings.append(_packed(name, told))
         text = source or _bytecode_of(body)
         parts.add(_packed("code", _label(body), text, *sorted(bindings)))
     return _packed("all", _label(root), *sorted(parts))
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, CONSTANT) or library_of(value) is not None
 
 
 def _label(thing: object) -> bytes:
@@ -386,7 +412,7 @@ def _reached(body: Body, home: str, *, has_source: bool) -> Iterator[tuple[str, 
     if isinstance(body, type):
         yield from (("base", base) for base in body.__mro__[1:])
         attributes = ((name, value) for name, value in vars(body).items() if name[:2] != "__")
-        yield from (each for each in attributes if isinstance(each[1], CONSTANT))
+        yield from (each for each in attributes if _is_constant(each[1]))
     for function in _functions(body):
         # What `dataclass` generates says nothing that the source of the class does not say.
         if isinstance(body, type) and has_source and function.__code__.co_filename == "<string>":

@@ -234,7 +234,7 @@ class _Work:
 def _tried(work: _Work, number: int) -> Outcome:
     try:
         strategy = work.strategy(**work.variants[number])
-        found = work.engine.backtest(weights_of(strategy, work.prices.values), work.prices)
+        found = work.engine.backtest(weights_of(strategy, work.prices), work.prices)
     except Exception as error:  # Somebody else's code may raise anything; it is reported.
         return {}, f"{type(error).__name__}: {error}"
     years = float((work.prices.times[-1] - work.prices.times[0]) / YEAR)

@@ -5,7 +5,7 @@ where that one does.  `play` runs a whole life of a world; the simulation test r
 under hypothesis, which finds the shortest life that goes wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from random import Random
 
@@ -25,6 +25,7 @@ Command = Callable[[Scene], object]
 Maker = Callable[[Random, Scene], Command]
 
 SIDS = tuple(StrategyId(name) for name in ("alpha", "beta", "gamma", "delta"))
+CODES = ("f1", "f2", "f3")  # Fingerprints: what was submitted before, or changed.
 ACTORS = (*cast.ROLES, ActorId("mallory"))
 STATS = {"trades_total": 20.0}
 CRASH = {"crash": 0.1}
@@ -36,7 +37,12 @@ def someone(rng: Random, scene: Scene) -> StrategyId:
     """Mostly those whom something can happen to: who is live, and who is a candidate."""
     view = scene.view
     likely = [*sorted(view.live), *(c.strategy_id for c in view.open_candidates())]
-    return rng.choice(likely if likely and rng.random() < 0.7 else SIDS)
+    return rng.choice(likely if likely and rng.random() < 0.7 else anyone(scene))
+
+
+def anyone(scene: Scene) -> Sequence[StrategyId]:
+    """Who is there, later versions too, and who might be."""
+    return sorted({*SIDS, *scene.view.strategies})
 
 
 def mostly_good(rng: Random) -> Kind:
@@ -47,20 +53,25 @@ def mostly_good(rng: Random) -> Kind:
 
 
 def bind(rng: Random, scene: Scene) -> Command:
-    sid, actor = rng.choice(SIDS), rng.choice(ACTORS)
+    sid, actor = rng.choice(anyone(scene)), rng.choice(ACTORS)
     fingerprint = rng.choice([None, "f1", "f2"])
     return lambda s: s.bind(sid, actor, fingerprint)
 
 
 def submit(rng: Random, scene: Scene) -> Command:
-    sid, actor, stats = rng.choice(SIDS), rng.choice(ACTORS), rng.choice([None, STATS])
+    """As it was or changed, under any name there is; mostly by its author."""
+    sid, actor, stats = rng.choice(anyone(scene)), rng.choice(ACTORS), rng.choice([None, STATS])
+    known = scene.view.strategies.get(sid)
+    if known is not None and rng.random() < 0.7:
+        actor = known.author
     r = returns.series(mostly_good(rng), rng.randint(1, 12), rng)
-    return lambda s: s.submit(sid, r, actor, stats)
+    fingerprint, parts = rng.choice(CODES), rng.choice([None, {"code": str(rng.randint(1, 2))}])
+    return lambda s: s.submit(sid, r, actor, stats, fingerprint=fingerprint, parts=parts)
 
 
 def bar_of_all(rng: Random, scene: Scene, stage: Stage, kind: Kind) -> Command:
     """One honest bar of every strategy, of which one is of some other kind."""
-    odd = rng.choice(SIDS)
+    odd = rng.choice(anyone(scene))
     bar = {
         sid: returns.bar(kind if sid == odd else Kind.GOOD, rng) for sid in scene.view.strategies
     }
@@ -123,7 +134,8 @@ def evaluate(rng: Random, scene: Scene) -> Command:
 
 
 def cohort(rng: Random, scene: Scene) -> Command:
-    some = rng.sample(SIDS, rng.randint(0, len(SIDS)))
+    among = anyone(scene)
+    some = rng.sample(among, rng.randint(0, len(among)))
     stage, run_id = rng.choice([None, Stage.PAPER, *Stage]), rng.choice(RUNS)
     return lambda s: s.cohort(some, stage, run_id)
 
@@ -236,7 +248,7 @@ def time_passes(rng: Random, scene: Scene) -> Command:
 
 
 MAKERS: tuple[Maker, ...] = (
-    *(bind, submit, bar_at_any_time, history_again, restate, evaluate, cohort, loop),
+    *(bind, submit, submit, bar_at_any_time, history_again, restate, evaluate, cohort, loop),
     *(decide_on_candidate, decide_on_candidate, release, apply, demote, extend, lower, lower),
     *(close, open_, confirm, add_policy, set_default, time_passes),
 )
@@ -257,6 +269,9 @@ def birth(rng: Random, scene: Scene, run: Run) -> None:
     for sid in SIDS[:3]:
         r = returns.series(Kind.GOOD, 12, rng)
         run(lambda s, sid=sid, r=r: s.submit(sid, r, stats=STATS))  # type: ignore[misc]  # A lambda of a loop binds its variable by a default.
+    if rng.random() < 0.5:
+        r = returns.series(Kind.GOOD, 12, rng)
+        run(lambda s: s.submit(SIDS[0], r, stats=STATS, fingerprint="f2"))
 
 
 def days(rng: Random, scene: Scene, run: Run, count: int, looped: bool) -> None:

@@ -114,11 +114,16 @@ class Scene:
         stats: Mapping[str, float] | None = None,
         end: datetime | None = None,
         fingerprint: str | None = "f1",
+        parts: Mapping[str, str] | None = None,
     ) -> EvaluationRun:
         """A backtest of daily returns that ends yesterday, or at `end`."""
         series = daily(r, end or self.now - DAY)
         binding = strategies.Binding(
-            strategy_id=sid, name=sid, fingerprint=fingerprint, variants_tried=None
+            strategy_id=sid,
+            name=sid,
+            fingerprint=fingerprint,
+            variants_tried=None,
+            parts=parts or {},
         )
         asked = strategies.Submission(binding=binding, returns=series, stats=stats or {}, engine={})
         return strategies.submit(self.store, self.world_id, self.by(actor), asked)

@@ -8,6 +8,7 @@ values can say that text is not a number.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Hashable
 from typing import Any, Final
 
@@ -66,20 +67,22 @@ def _read_json(text: str) -> object:
     def constant(word: str) -> None:
         raise Malformed(f"{word} is not JSON.")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Malformed(f"The key {shown(twice)} is there twice.")
-        return found
-
     try:
         return json.loads(text, object_pairs_hook=unique, parse_int=whole, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise Malformed(f"Line {error.lineno} is not JSON: {error.msg}.") from None
     except RecursionError:
         raise Malformed("The JSON is too deep.") from None
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these pairs.  Raises Malformed for a key that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = Counter(name for name, _ in pairs)
+        twice = next(name for name, times in names.items() if times > 1)
+        raise Malformed(f"The key {shown(twice)} is there twice.")
+    return found
 
 
 def _read_yaml(text: str) -> object:

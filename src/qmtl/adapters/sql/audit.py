@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from qmtl.adapters.memory import World, after, joined
+from qmtl.adapters import memory
+from qmtl.adapters.memory import World, joined
 from qmtl.core.facts import SnapshotStored
 from qmtl.core.fold import fold
 from qmtl.core.names import RunId, StrategyId, WorldId
@@ -47,11 +48,7 @@ def _differences(connection: Connection, world_id: WorldId) -> Iterator[str]:
 
 def replay(connection: Connection, world_id: WorldId) -> World:
     """The world as its journal tells it, from the first entry."""
-    world = World(WorldView(world_id=world_id), [])
-    for entry in journal.read_all(connection, world_id, 0):
-        world.journal.append(entry)
-        world = after(world, entry)
-    return world
+    return memory.replay(world_id, journal.read_all(connection, world_id, 0))
 
 
 def _state(connection: Connection, view: WorldView) -> Iterator[str]:

@@ -133,6 +133,10 @@ def _strategies(view: WorldView, keys: Sequence[Key]) -> Iterable[Row]:
             "variants_tried": strategy.variants_tried,
             "bound_at": micros(strategy.bound_at),
             "blocked": json(view.blocked.get(strategy.strategy_id, ())),
+            "family": strategy.family,
+            "version": strategy.version,
+            "previous": strategy.previous,
+            "parts": json(strategy.parts),
             **standing,
         }
 

@@ -32,7 +32,7 @@ from sqlalchemy.sql import ClauseElement
 
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001",)  # Oldest first; the last is what this program works with.
+REVISIONS = ("0001", "0002")  # Oldest first; the last is what this program works with.
 HEAD = REVISIONS[-1]
 HASH_CHARS = 64  # SHA-256 in hex.
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
@@ -180,9 +180,17 @@ strategies = _table(
     _integer("step_window_us"),
     _integer("extension_us"),
     _text("blocked"),  # Reasons why its apply was last refused.
+    _text("family"),  # The id of its first version.
+    _integer("version"),
+    _text("previous", null=True),  # The version before.
+    _text("parts"),  # Of its fingerprint.
     UniqueConstraint("world_id", "row"),
+    UniqueConstraint("world_id", "family", "version"),
+    UniqueConstraint("world_id", "family", "fingerprint"),
     _one_of("phase", Phase),
     _check(f"step >= -1 AND (step = -1 OR phase = '{Phase.LIVE}')"),
+    _check("version > 0 AND (version = 1) = (previous IS NULL)"),
+    _check("(version = 1) = (family = strategy_id)"),
     *_truths("held", "selected"),
 )
 

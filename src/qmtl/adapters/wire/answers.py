@@ -90,6 +90,10 @@ def strategy(view: WorldView, known: Strategy) -> j.StrategyJson:
         "bound_at": rfc3339(known.bound_at),
         "phase": view.phase(known.row),
         "held": bool(view.standings.held[known.row]),
+        "family": known.family,
+        "version": known.version,
+        "previous": known.previous,
+        "parts": dict(known.parts),
     }
 
 

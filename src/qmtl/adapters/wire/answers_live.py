@@ -12,8 +12,10 @@ from qmtl.app.promotions import Standing as Listed
 from qmtl.core.campaign import Action, ActionKind, Page
 from qmtl.core.decision import DecisionEnvelope
 from qmtl.core.evaluation_run import EvaluationRun
+from qmtl.core.explain import Explanation
 from qmtl.core.names import Stage, StrategyId, WorldId
 from qmtl.core.policy import Window
+from qmtl.core.versions import changed
 from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from qmtl.core.windows import STAGE_OF, Progress
 
@@ -304,18 +306,51 @@ def envelope(told: DecisionEnvelope, as_of: datetime | None = None) -> j.Envelop
     }
 
 
+# ---- Explanations ----------------------------------------------------------------------------
+
+
+def explanation(found: Explanation) -> j.ExplanationJson:
+    return {
+        "world_id": found.world_id,
+        "strategy_id": found.strategy_id,
+        "as_of": rfc3339(found.as_of),
+        "phase": found.phase,
+        "since": at_or_none(found.since),
+        "sentences": list(found.sentences),
+        "waits_for": [
+            {
+                "reason": wait.reason,
+                "sentence": wait.sentence,
+                "share": wait.share,
+                "reached_at": at_or_none(wait.reached_at),
+            }
+            for wait in found.waits_for
+        ],
+        "would_stop": list(found.would_stop),
+    }
+
+
 def submitted(
-    view: WorldView, ran: EvaluationRun, decision: DecisionEnvelope, warnings: Sequence[str]
+    view: WorldView,
+    ran: EvaluationRun,
+    decision: DecisionEnvelope,
+    explained: Explanation,
+    warnings: Sequence[str],
 ) -> j.SubmittedJson:
+    strategy = view.strategies[ran.strategy_id]
     return {
         "world_id": view.world_id,
-        "strategy_id": ran.strategy_id,
+        "strategy_id": strategy.strategy_id,
+        "version": strategy.version,
+        "previous": strategy.previous,
+        "changed": list(changed(view, strategy)),
         "run_id": ran.run_id,
         "verdict": ran.verdict,
         "reasons": list(ran.reasons),
         "details": list(ran.details),
-        "phase": view.phase(view.strategies[ran.strategy_id].row),
+        "phase": view.phase(strategy.row),
         "decision": envelope(decision),
         "evaluation_run_url": run_url(view.world_id, ran),
         "warnings": list(warnings),
+        "explanation": explanation(explained),
     }

@@ -15,6 +15,7 @@ from qmtl.app.strategies import Binding, Submission
 from qmtl.core.errors import Invalid
 from qmtl.core.names import Digest, Stage, StrategyId
 from qmtl.core.snapshot import TTL_SEC_DEFAULT, PostedSeries, RiskSnapshot
+from qmtl.core.versions import PARTS
 
 from .fields import (
     RETURNS_SCHEMA,
@@ -210,6 +211,10 @@ class Restatement(Body):
             raise Invalid(f"t, r: {error}") from None
 
 
+PartName = Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})$")]
+PartDigest = Annotated[str, Field(pattern=r"^[ -~]{1,200}$")]
+
+
 class Submit(Body):
     strategy_id: Id
     world: Id
@@ -219,6 +224,7 @@ class Submit(Body):
     variants_tried: Annotated[int, Field(ge=1, le=10**9)] | None = None
     engine: PlainObject | None = None
     stats: dict[MetricName, float] | None = None
+    parts: dict[PartName, PartDigest] | None = None
 
     def meaning(self) -> Submission:
         binding = Binding(
@@ -226,6 +232,7 @@ class Submit(Body):
             name=self.name,
             fingerprint=self.fingerprint,
             variants_tried=self.variants_tried,
+            parts=self.parts or {},
         )
         return Submission(
             binding=binding, returns=self.returns, stats=self.stats or {}, engine=self.engine or {}

@@ -6,6 +6,8 @@ which gathers every problem.  Series go past the models, as whole columns: a sna
 of points costs what numpy costs.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -22,20 +24,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from qmtl.adapters.policies.documents import shown
+from qmtl.adapters.policies.documents import shown, unique
 from qmtl.adapters.wire import instants
 from qmtl.core.columns import Float
 from qmtl.core.errors import Invalid, Malformed
-from qmtl.core.names import (
-    Stage,
-)
+from qmtl.core.names import ID_CHARS_MAX, Stage
 from qmtl.core.snapshot import (
     SERIES_POINTS_MAX,
     TTL_SEC_MAX,
     PostedSeries,
 )
 
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"  # Fits a path, a key and a line of a log.
+ID_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._:-]{{0,{ID_CHARS_MAX - 1}}}$"
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+/-]{0,127}$"
 ACTOR_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
 METRIC_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
@@ -183,6 +183,33 @@ Weights = Annotated[dict[Id, float], Field(min_length=1, max_length=STRATEGIES_M
 
 # ---- Reading ---------------------------------------------------------------------------------
 
+_KEY_ENDS = re.compile(rb'"\s*:')
+
+
+def _no_key_twice(raw: bytes, value: object) -> None:
+    """INVARIANT: an object says each thing once.  orjson would take the last that was said.
+
+    Whatever looks like the end of a key is counted, so that every key is; as many in the value, and
+    none was lost.  Only when there are fewer (text may look like a key, too) is the body read once
+    more, by a reader that sees each.  Raises Malformed.
+    """
+    if len(_KEY_ENDS.findall(raw)) == _keys(value):
+        return
+    try:
+        json.loads(raw, object_pairs_hook=unique, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise Malformed("The JSON is too deep.") from None
+
+
+def _keys(value: object) -> int:
+    """How many keys there are, at every depth; those within lists, which are rare, left out."""
+    count, objects = 0, [value] if isinstance(value, dict) else []
+    while objects:
+        node = objects.pop()
+        count += len(node)
+        objects += [child for child in node.values() if isinstance(child, dict)]
+    return count
+
 
 class Body(BaseModel):
     model_config = ConfigDict(
@@ -193,10 +220,13 @@ class Body(BaseModel):
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """The body that the bytes mean.  Raises Malformed, or Invalid with every problem."""
+        if cls.optional and not raw:
+            return cls.of({})
         try:
-            value = {} if cls.optional and not raw else orjson.loads(raw)
+            value = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise Malformed(f"The body is not JSON: {error}.") from None
+        _no_key_twice(raw, value)
         return cls.of(value)
 
     @classmethod

@@ -103,6 +103,10 @@ class StrategyJson(TypedDict):
     bound_at: At
     phase: str
     held: bool
+    family: str
+    version: int
+    previous: str | None
+    parts: dict[str, str]
 
 
 class StrategiesJson(TypedDict):

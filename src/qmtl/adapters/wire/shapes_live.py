@@ -213,9 +213,39 @@ class DecisionsJson(TypedDict):
     decisions: list[EnvelopeJson]
 
 
-class SubmittedJson(TypedDict):
+class WaitJson(TypedDict):
+    """`share` of it that is there; `reached_at` at the present rate, if time alone brings it."""
+
+    reason: str
+    sentence: str
+    share: Fraction | None
+    reached_at: At | None
+
+
+class ExplanationJson(TypedDict):
+    """A strategy's standing in sentences, in the order in which a person asks."""
+
     world_id: str
     strategy_id: str
+    as_of: At
+    phase: str
+    since: At | None
+    sentences: list[str]
+    waits_for: list[WaitJson]
+    would_stop: list[str]
+
+
+class SubmittedJson(TypedDict):
+    """`strategy_id` is of the version that was submitted, whichever of its family was named.
+
+    Kept by a gateway while the world is away: the id that was named, and `version` null.
+    """
+
+    world_id: str
+    strategy_id: str
+    version: int | None
+    previous: str | None
+    changed: list[str]  # Parts that differ from the previous version; empty when not known.
     run_id: str | None
     verdict: str | None
     reasons: list[str]
@@ -224,3 +254,4 @@ class SubmittedJson(TypedDict):
     decision: EnvelopeJson
     evaluation_run_url: str | None
     warnings: list[str]
+    explanation: ExplanationJson | None  # None while the world is away.

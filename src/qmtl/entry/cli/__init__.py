@@ -14,6 +14,8 @@ from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress
 from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
     campaign,
+    explain,
+    follow,
     hub,
     journal,
     output,
@@ -22,6 +24,7 @@ from qmtl.entry.cli import (
     serve,
     submit,
     tokens,
+    why,
     worlds,
 )
 
@@ -94,6 +97,9 @@ app.add_typer(hub.app, name="hub", help="The risk signal hub: snapshots in, snap
 app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(submit.app)
+app.add_typer(explain.app)
+app.add_typer(why.app)
+app.add_typer(follow.app)
 app.add_typer(serve.app)
 
 

@@ -1,0 +1,191 @@
+"""`qmtl follow`: a submitted strategy, computed and posted bar by bar as its prices come in."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qmtl.adapters.client import Client
+
+from . import output, project
+from .context import Json, connect
+from .submit import _strategy as strategy_of
+
+if TYPE_CHECKING:
+    from qmtl.sdk.follow import Followed
+    from qmtl.sdk.told import Told
+
+app = typer.Typer()
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@app.command()
+def follow(
+    ctx: typer.Context,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="FILE_OR_MODULE:NAME", help="The strategy.")
+    ] = None,
+    world: Annotated[str | None, typer.Option(help="The world that decides.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(exists=True, help="A file that grows, or a folder of files.")
+    ] = None,
+    strategy_id: Annotated[
+        str | None, typer.Option("--id", help="By default the strategy's name.")
+    ] = None,
+    cost_bps: Annotated[
+        float | None, typer.Option(min=0, help="Cost of a unit of weight traded, as submitted.")
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="What there is now, then exit: for cron.")
+    ] = False,
+    replay: Annotated[
+        bool,
+        typer.Option("--replay", help="Rehearse: move the server's replay clock to each bar."),
+    ] = False,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="With --replay: a turn of the campaign loop after each.")
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option(help="The last day that is looked at: 2021-12-31.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute a submitted strategy on each new bar of its prices, and post what it earned.
+
+    It posts what the engine says: a rehearsal, not trading (Runner.follow takes an `execute`).
+    Killed at any instant it goes on where it stopped. While the world is away it computes and keeps
+    what it owes; with --once or --replay it ends then, with exit code 3. Ctrl-C ends it after the
+    bar at hand.
+    """
+    if loop and not replay:
+        raise typer.BadParameter("--loop goes with --replay; else run qmtl world campaign-loop")
+    last = None if until is None else _day(until)
+    here = project.here()
+    world = ctx.meta["world"] = project.needed(world or here.world, "--world", "world")
+    source = project.needed(strategy or here.strategy, "--strategy", "strategy")
+    prices = project.needed(prices or here.prices, "--prices", "prices")
+    cost = here.cost_bps if cost_bps is None else cost_bps
+    with connect(ctx) as client, _until_told() as stop, _shown(prices, as_json) as tell:
+        done = _followed(
+            client,
+            strategy_of(source),
+            cost,
+            tell=_with_loop(tell, client, world) if loop else tell,
+            world=world,
+            source=prices,
+            strategy_id=strategy_id or here.strategy_id,
+            once=once,
+            replay=replay,
+            until=last,
+            stop=stop,
+        )
+    if not as_json and (once or replay):
+        owed = f", {done.owed} owed" if done.owed else ""
+        output.line(f"{done.computed} bars computed, {done.posted} posted{owed}")
+    if done.away and (once or replay):
+        raise typer.Exit(output.AWAY)
+
+
+def _followed(client: Client, strategy: Any, cost: float | None, **asked: Any) -> "Followed":
+    """`Runner.follow`; what it refuses is said.  Raises typer.Exit."""
+    from qmtl.sdk import follow as following
+    from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
+    from qmtl.sdk.engine import Engine
+    from qmtl.sdk.ledger import LedgerError
+    from qmtl.sdk.prices import PricesError
+    from qmtl.sdk.strategy import StrategyError
+    from qmtl.sdk.submitted import NotSubmitted
+
+    engine = None if cost is None else Engine(cost)
+    try:
+        return following.follow(strategy, engine=engine, client=client, **asked)
+    except BarRefused as error:
+        hint = f"qmtl journal list {asked['world']} shows what the world has"
+        output.failed(str(error), hint, error.error.details)
+        if error.error.reasons:
+            typer.echo(f"  reasons: {', '.join(error.error.reasons)}", err=True)
+        raise typer.Exit(output.REFUSED) from error
+    except following.NoReplayClock as error:
+        output.failed(str(error), "qmtl serve --clock replay --at TIME, with a folder of its own")
+        raise typer.Exit(output.REFUSED) from error
+    except (
+        NotSubmitted,
+        AlreadyFollowed,
+        LedgerError,
+        StrategyError,
+        PricesError,
+        OSError,
+    ) as error:
+        output.failed(str(error))
+        raise typer.Exit(output.REFUSED) from error
+
+
+@contextmanager
+def _until_told() -> Iterator[Event]:
+    """Set by Ctrl-C and by SIGTERM; a second one ends the process as it always does."""
+    stop = Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for each in ENDING:
+            signal.signal(each, before[each])
+        # Not here: an event has a lock, and whoever was interrupted may have it.
+        Thread(target=stop.set, daemon=True).start()
+
+    before = {each: signal.signal(each, end) for each in ENDING}
+    try:
+        yield stop
+    finally:
+        for each in ENDING:
+            signal.signal(each, before[each])
+
+
+@contextmanager
+def _shown(prices: Path, as_json: bool) -> "Iterator[Callable[[Told], None]]":
+    """A line for whatever is told; on a terminal, below them, that something is alive."""
+    if as_json:
+        yield lambda told: output.line(json.dumps(told.plain()))
+        return
+    console = output.console()
+    if not console.is_terminal:
+        yield lambda told: output.line(str(told))
+        return
+    with console.status(f"waits for the next bar of {prices}; Ctrl-C ends it"):
+        yield lambda told: output.line(str(told))
+
+
+def _with_loop(
+    tell: "Callable[[Told], None]", client: Client, world: str
+) -> "Callable[[Told], None]":
+    """After each bar a turn of the campaign loop, as somebody's cron job would do it."""
+    from qmtl.entry.loop import run_once
+    from qmtl.sdk.told import Note, Turn
+
+    said: set[str] = set()
+
+    def told(what: "Told") -> None:
+        tell(what)
+        if not isinstance(what, Turn):
+            return
+        report = run_once(client, world)
+        waiting = [f"waits for people: {a['action']} {a['strategy_id']}" for a in report.waiting]
+        for text in (*report.errors, *report.blocks, *waiting):
+            if text not in said:
+                said.add(text)
+                tell(Note(text))
+
+    return told
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--until: {text!r} is no day, such as 2021-12-31") from error
