@@ -7,7 +7,7 @@ part of the evidence: the more variants, the better the best of them looks by lu
 Workers are spawned, not forked. A fork copies no threads but all locks, so that polars, BLAS or
 whatever else has threads may wait in it for ever. A spawned worker imports what it needs: what is
 swept lives in a module, and a script calls under `if __name__ == "__main__":`. And it can be told,
-before it loads them, that libraries shall compute with one thread: there is a worker a core.
+before they are loaded, that libraries shall compute with one thread: there is a worker a core.
 """
 
 import inspect
@@ -49,7 +49,7 @@ SHOWN = {  # Columns of the table.
     "turnover_annual": ("turnover", ".1f"),
     "trades_total": ("trades", ",.0f"),
 }
-# What libraries read, once, when they are loaded.
+# What a worker's libraries read once, when they are loaded.
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -58,6 +58,10 @@ THREADS = (
     "NUMEXPR_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
+# Tables come and go with every variant. Memory that is given back and asked for again each time is
+# cleared page by page, which can cost more than the work: keep 256 MiB, tables up to 32 MiB in it.
+KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
+ENVIRONMENT = {**dict.fromkeys(THREADS, "1"), **KEEPS_MEMORY}
 WAYS_OUT = (
     "in a script, call under `if __name__ == '__main__':`; define in a module what is swept, not"
     " in a notebook; or give executor=ThreadPoolExecutor()"
@@ -277,7 +281,7 @@ def _outcomes(
         initargs=(_pickled(work),),
     )
     try:
-        with _one_thread_each():
+        with _environment_of_workers():
             futures = {pool.submit(_chunk_held, *each): each for each in bounds}
         return _gathered(futures, total, tell)
     except BrokenExecutor as error:
@@ -312,13 +316,13 @@ def _cores() -> int:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Workers that start meanwhile compute with one thread, unless the environment says otherwise.
+def _environment_of_workers() -> Iterator[None]:
+    """Workers that start meanwhile have ENVIRONMENT, where the author's does not say otherwise.
 
     Two workers with two BLAS threads each, on two cores, are slower than one.
     """
-    added = [name for name in THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, "1"))
+    added = ENVIRONMENT.keys() - os.environ.keys()
+    os.environ.update({name: ENVIRONMENT[name] for name in added})
     try:
         yield
     finally:
