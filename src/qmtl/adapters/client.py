@@ -26,6 +26,7 @@ WAIT_SEC_MAX: Final = 5.0  # Told to come back later than this, it is away.
 PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
 TITLE_CHARS_MAX: Final = 200
 CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
+NO_CREDENTIAL: Final = sha256(b"").hexdigest()[:CREDENTIAL_HEX]  # What says that there was none.
 KIND_PREFIX: Final = "urn:qmtl:problem:"
 LATER: Final = frozenset({429, 503})
 AWAY: Final = frozenset({502, 503, 504})  # 502 and 504 are a proxy's: nobody is behind it.

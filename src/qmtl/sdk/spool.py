@@ -5,7 +5,8 @@ server takes what it already has for what it is, so that a crash between sending
 it changes nothing.  A lock lets one process at a time send.
 
 The author of a strategy is who submits it, and must not approve it.  So what was kept under one
-credential is not sent under another; the credential itself is kept nowhere.
+credential is not sent under another; the credential itself is kept nowhere.  What was kept under
+none (there was no server yet to give one) has no author: who sends it is the author.
 """
 
 import fcntl
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.adapters.client import NO_CREDENTIAL, ApiError, Away, Client
 
 FORMAT = 1
 OTHER_CREDENTIAL = "it was submitted under another credential: use that one, or submit it anew"
@@ -90,7 +91,7 @@ def _flushed(home: Path, client: Client) -> list[Flushed]:
             continue
         submission = kept["submission"]
         about = submission["strategy_id"], submission["world"]
-        if kept["credential"] != client.credential:
+        if kept["credential"] not in (client.credential, NO_CREDENTIAL):
             done.append(Flushed(*about, "waiting", OTHER_CREDENTIAL))
             continue
         if away is not None:

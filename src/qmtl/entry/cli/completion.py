@@ -30,6 +30,7 @@ class Shell(StrEnum):
 
 @app.command()
 def completion(
+    ctx: typer.Context,
     shell: Annotated[Shell, typer.Argument(help="Which.", metavar="bash|zsh|fish")],
 ) -> None:
     """Print the script that completes commands, options, worlds and strategies at a tab.
@@ -37,16 +38,17 @@ def completion(
     bash: eval "$(qmtl completion bash)" in ~/.bashrc; zsh the same in ~/.zshrc, after compinit;
     fish: qmtl completion fish > ~/.config/fish/completions/qmtl.fish
     """
-    from typer.completion import get_completion_script
+    from typer.completion import shell_complete
 
-    typer.echo(get_completion_script(prog_name=PROGRAM, complete_var=VARIABLE, shell=shell))
+    prepare()
+    shell_complete(ctx.find_root().command, {}, PROGRAM, VARIABLE, f"source_{shell}")
 
 
 def prepare() -> None:
     """Teach the program the shells' questions. Only when one of them asks: it takes a while."""
-    from typer.completion import completion_init
+    from typer.completion import get_completion_inspect_parameters
 
-    completion_init()
+    get_completion_inspect_parameters()  # Which does it; the parameters themselves are not used.
 
 
 def worlds(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:

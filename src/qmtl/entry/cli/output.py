@@ -160,7 +160,7 @@ def failed(
         return
     typer.secho(f"error: {cause}", fg="red", err=True)
     for detail in details:
-        if detail not in cause:
+        if detail not in cause and detail != told.get("detail"):
             typer.echo(f"  {detail}", err=True)
     if reasons:
         typer.echo(f"  reasons: {', '.join(reasons)}", err=True)

@@ -174,7 +174,7 @@ def _send(ctx: typer.Context, asked: Asked, as_json: bool) -> None:
 
         def run() -> Any:
             with _progress() as progress, authors_errors(asked.home):
-                more = {} if progress is None else {"progress": progress}
+                more: dict[str, Any] = {} if progress is None else {"progress": progress}
                 return Runner.submit(asked.what, client=client, **given, **more)
 
         result = _understood(ctx, run)
@@ -203,7 +203,8 @@ def _refuse_the_future(ctx: typer.Context, client: Client, times: "TimeArray") -
     if not ahead:
         return
     shown = now.isoformat(timespec="seconds").replace("+00:00", "Z")
-    are, last = ("bar lies", times[known][-1:]) if ahead == 1 else ("bars lie", times[known][-1:])
+    last = times[known][-1:]
+    are = "bar lies" if ahead == 1 else "bars lie"
     hint = f"qmtl submit --until {last[0].astype('datetime64[D]')}" if len(last) else "qmtl doctor"
     cause = f"nothing was sent: {ahead:,} {are} after the server's clock ({shown})"
     output.failed(cause, hint, known=ctx.meta)

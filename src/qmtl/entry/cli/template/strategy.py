@@ -21,8 +21,9 @@ class Trend:
 
     def weights(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fractions of the capital; negative would be short, and 0 is cash."""
+        bars, assets = prices.shape
         held = np.zeros_like(prices)
-        if len(prices) >= self.window:  # Where it knows too little, it holds nothing.
+        if bars >= self.window:  # Where it knows too little, it holds nothing.
             average = sliding_window_view(prices, self.window, axis=0).mean(axis=-1)
-            held[self.window - 1 :] = prices[self.window - 1 :] > average
-        return held / prices.shape[1]
+            held[self.window - 1 :] = (prices[self.window - 1 :] > average) / assets
+        return held
