@@ -6,7 +6,8 @@ crash between sending a file and removing it changes nothing.  A lock lets one p
 keep or send.
 
 The author of a strategy is who submits it, and must not approve it.  So what was kept under one
-credential is not sent under another; the credential itself is kept nowhere.
+credential is not sent under another; the credential itself is kept nowhere.  What was kept under
+none (there was no server yet to give one) has no author: who sends it is the author.
 """
 
 import fcntl
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.adapters.client import NO_CREDENTIAL, ApiError, Away, Client
 from qmtl.sdk.disk import write_whole
 
 FORMAT = 1
@@ -176,7 +177,8 @@ def _elsewhere(kept: Mapping[str, Any], client: Client) -> str | None:
         return OTHER_FORMAT
     if kept["url"] != client.url:
         return OTHER_SERVER.format(url=kept["url"])
-    return None if kept["credential"] == client.credential else OTHER_CREDENTIAL
+    ours = kept["credential"] in (client.credential, NO_CREDENTIAL)
+    return None if ours else OTHER_CREDENTIAL
 
 
 def _aside(home: Path, path: Path) -> Path:
