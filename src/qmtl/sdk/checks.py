@@ -199,7 +199,7 @@ def _policy_unknown(on: Examined) -> Iterator[Finding]:
         yield _advice(
             "policy_unknown",
             f"not compared with the world's policy: {on.demands}",
-            "the world compares when it gets the submission; qmtl policy list shows what is asked",
+            "the world compares when it gets the submission",
         )
 
 

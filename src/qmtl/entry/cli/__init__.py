@@ -29,6 +29,7 @@ from qmtl.entry.cli import (
     serve,
     status,
     submit,
+    sweep,
     tokens,
     why,
     worlds,
@@ -124,6 +125,7 @@ app.add_typer(journal.app, name="journal", help="The journal: everything that ha
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(init.app)
 app.add_typer(submit.app)
+app.add_typer(sweep.app)
 app.add_typer(explain.app)
 app.add_typer(why.app)
 app.add_typer(follow.app)

@@ -35,23 +35,30 @@ def strategy_of(source: str) -> Any:
 
     Raises typer.BadParameter for what is not there, and AuthorsError.
     """
+    found = named(source)
+    if not isinstance(found, type):
+        return found
+    if missing := _required(found):
+        raise typer.BadParameter(
+            f"{found.__name__} is not made without arguments: give {', '.join(missing)} a default,"
+            " or name an instance"
+        )
+    with authors_errors(home_of(source)):
+        return found()
+
+
+def named(source: str) -> Any:
+    """What has that name, as it is.  Raises typer.BadParameter when nothing has; AuthorsError."""
     where, colon, name = source.rpartition(":")
     if not (where and colon and name.isidentifier()):
         raise typer.BadParameter(f"{source!r} is not FILE:NAME or MODULE:NAME")
     with authors_errors(home_of(source)):
         path = Path(where)
         module = _from_file(path) if path.suffix == ".py" else _from_module(where)
-        found = getattr(module, name, None)
-        if found is None:
-            raise typer.BadParameter(f"{where} has no {name}{_instead(module)}")
-        if not isinstance(found, type):
-            return found
-        if missing := _required(found):
-            raise typer.BadParameter(
-                f"{name} is not made without arguments: give {', '.join(missing)} a default, or "
-                "name an instance"
-            )
-        return found()
+    found = getattr(module, name, None)
+    if found is None:
+        raise typer.BadParameter(f"{where} has no {name}{_instead(module)}")
+    return found
 
 
 def home_of(source: str) -> Path:

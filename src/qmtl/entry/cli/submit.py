@@ -17,6 +17,7 @@ from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
     from qmtl.sdk.prices import Prices, TimeArray
+    from qmtl.sdk.result import SubmitResult
 
 
 app = typer.Typer()
@@ -97,7 +98,7 @@ def submit(
         if strategy_id is None:
             raise typer.BadParameter("--returns do not say whose they are: say --id")
         told |= {"strategy_id": strategy_id, "version": version}
-        asked = _understood(ctx, lambda: _of_returns(returns, last, told))
+        asked = understood(ctx, lambda: _of_returns(returns, last, told))
     else:
         if version is not None:
             raise typer.BadParameter("--version goes with --returns: other code is a new version")
@@ -105,7 +106,7 @@ def submit(
         prices = project.needed(prices or here.prices, "--prices", "prices")
         told |= {"strategy_id": strategy_id or here.strategy_id}
         cost = here.cost_bps if cost_bps is None else cost_bps
-        asked = _understood(ctx, lambda: _of_strategy(source, prices, last, cost, told))
+        asked = understood(ctx, lambda: _of_strategy(source, prices, last, cost, told))
     _send(ctx, asked, as_json)
 
 
@@ -116,7 +117,7 @@ def _of_strategy(
     from qmtl.sdk.prices import as_prices
 
     strategy = strategy_of(source)
-    table = _until(as_prices(prices), last)
+    table = cut(as_prices(prices), last)
     engine = {} if cost_bps is None else {"engine": Engine(cost_bps)}
     options = {**told, "prices": table, **engine}
     return Asked(what=strategy, times=table.times, home=home_of(source), options=options)
@@ -132,7 +133,8 @@ def _of_returns(path: Path, last: date | None, told: dict[str, Any]) -> Asked:
     return Asked(what=found, times=found.times, home=path.parent.resolve(), options=told)
 
 
-def _until(prices: "Prices", last: date | None) -> "Prices":
+def cut(prices: "Prices", last: date | None) -> "Prices":
+    """The bars up to a day, that day included; without one, all of them."""
     return prices if last is None else prices.between(date.min, last)
 
 
@@ -142,10 +144,10 @@ def _after(last: date) -> Any:
     return np.datetime64(last) + np.timedelta64(1, "D")
 
 
-def _understood(ctx: typer.Context, work: Callable[[], T]) -> T:
+def understood(ctx: typer.Context, work: Callable[[], T], again: str = "submit") -> T:
     """What the author's code and files come to.  What is wrong with them is said; nothing was sent.
 
-    Raises typer.Exit.
+    `again` is the command to try next.  Raises typer.Exit.
     """
     from qmtl.sdk.prices import PricesError
     from qmtl.sdk.returns import ReturnsError
@@ -161,7 +163,7 @@ def _understood(ctx: typer.Context, work: Callable[[], T]) -> T:
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         cause, where = f"nothing was sent: {named}{error.strerror or error}", ()
-    output.failed(cause, "mend it, then qmtl submit again", where, ctx.meta)
+    output.failed(cause, f"mend it, then qmtl {again} again", where, ctx.meta)
     raise typer.Exit(output.REFUSED)
 
 
@@ -169,16 +171,21 @@ def _send(ctx: typer.Context, asked: Asked, as_json: bool) -> None:
     from qmtl.sdk.runner import Runner
 
     with connect(ctx) as client:
-        _refuse_the_future(ctx, client, asked.times)
+        refuse_the_future(ctx, client, asked.times)
         given = {name: value for name, value in asked.options.items() if value is not None}
 
         def run() -> Any:
-            with _progress() as progress, authors_errors(asked.home):
+            with progress_bars() as progress, authors_errors(asked.home):
                 more: dict[str, Any] = {} if progress is None else {"progress": progress}
                 return Runner.submit(asked.what, client=client, **given, **more)
 
-        result = _understood(ctx, run)
+        result = understood(ctx, run)
     typer.echo(result.to_json() if as_json else str(result))
+    end(result, as_json)
+
+
+def end(result: "SubmitResult", as_json: bool) -> None:
+    """Ends the command as the world's answer has it.  Raises typer.Exit when there was none."""
     if result.world is None or result.world.verdict is None:
         if not as_json:
             kept = result.spooled is not None
@@ -187,7 +194,9 @@ def _send(ctx: typer.Context, asked: Asked, as_json: bool) -> None:
         raise typer.Exit(output.AWAY)
 
 
-def _refuse_the_future(ctx: typer.Context, client: Client, times: "TimeArray") -> None:
+def refuse_the_future(
+    ctx: typer.Context, client: Client, times: "TimeArray", again: str = "submit"
+) -> None:
     """Bars that the server has not lived to see are no backtest.
 
     When nobody answers they cannot be told; the world looks at them when it gets the submission.
@@ -205,14 +214,14 @@ def _refuse_the_future(ctx: typer.Context, client: Client, times: "TimeArray") -
     shown = now.isoformat(timespec="seconds").replace("+00:00", "Z")
     last = times[known][-1:]
     are = "bar lies" if ahead == 1 else "bars lie"
-    hint = f"qmtl submit --until {last[0].astype('datetime64[D]')}" if len(last) else "qmtl doctor"
+    hint = f"qmtl {again} --until {last[0].astype('datetime64[D]')}" if len(last) else "qmtl doctor"
     cause = f"nothing was sent: {ahead:,} {are} after the server's clock ({shown})"
     output.failed(cause, hint, known=ctx.meta)
     raise typer.Exit(output.REFUSED)
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
+def progress_bars() -> Iterator[Progress | None]:
     """Bars of what is being computed, on a terminal; elsewhere nothing."""
     console = output.console(stderr=True)
     if not console.is_terminal:
