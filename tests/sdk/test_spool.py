@@ -192,7 +192,7 @@ def test_a_submission_keeps_its_author(home: Path) -> None:
     keep("a")
     world = World()
     (done,) = Runner.flush(world.client(token="somebody else's"))
-    assert (done.outcome, done.detail) == ("elsewhere", spool.OTHER_CREDENTIAL)
+    assert (done.outcome, done.detail) == ("waiting", spool.OTHER_CREDENTIAL)
     assert not world.seen
     assert outcomes(world) == [("a", "sent")]
 

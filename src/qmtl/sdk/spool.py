@@ -42,7 +42,8 @@ class Flushed:
     """What became of one kept submission.
 
     outcome  sent; refused, or its file damaged: put aside, and not tried again; waiting: the world
-             is away still; elsewhere: it is for another server, or under another credential
+             is away still, or it was submitted under another credential; elsewhere: it is for
+             another server, or of another version of qmtl
     """
 
     strategy_id: str
@@ -140,6 +141,9 @@ def _flushed(home: Path, client: Client) -> list[Flushed]:
         if elsewhere is not None:
             done.append(Flushed(*about, "elsewhere", elsewhere))
             continue
+        if kept["credential"] not in (client.credential, NO_CREDENTIAL):
+            done.append(Flushed(*about, "waiting", OTHER_CREDENTIAL))
+            continue
         if away is not None:
             done.append(Flushed(*about, "waiting", away))
             continue
@@ -172,13 +176,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _elsewhere(kept: Mapping[str, Any], client: Client) -> str | None:
-    """Why this client does not send it."""
+    """Where it is to be sent from, if not from here."""
     if kept["format"] != FORMAT:
         return OTHER_FORMAT
-    if kept["url"] != client.url:
-        return OTHER_SERVER.format(url=kept["url"])
-    ours = kept["credential"] in (client.credential, NO_CREDENTIAL)
-    return None if ours else OTHER_CREDENTIAL
+    return None if kept["url"] == client.url else OTHER_SERVER.format(url=kept["url"])
 
 
 def _aside(home: Path, path: Path) -> Path:
