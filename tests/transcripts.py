@@ -148,6 +148,7 @@ def _script(steps: list[Step], port: int) -> Iterator[str]:
         command = step.command.replace("qmtl serve", f"qmtl serve --port {port}")
         if command.endswith("&"):
             said = f'"$HOME/background-{number}"'
+            yield f": >{said}"  # There before anybody looks for it.
             yield f"{command.removesuffix('&')} >{said} 2>&1 &"
             yield f"until grep -q '{READY}' {said} || ! kill -0 $! 2>/dev/null"
             yield "do sleep 0.05; done"
