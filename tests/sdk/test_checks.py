@@ -345,6 +345,62 @@ def test_warm_up_is_no_stale_price() -> None:
     ]
 
 
+def test_a_gate_is_looked_at_by_the_policys_own_bars_a_year() -> None:
+    asked = asking(periods_per_year=252.0, gates={"volatility": (0.5, None)})
+    (finding,) = examined(**asked).precheck.findings
+    found = examined()
+    volatility = found.values.std(ddof=1) * np.sqrt(252)
+    assert f"this has {volatility:.4g} at the policy's 252" in finding.message
+    assert found.precheck.metrics["volatility"] != pytest.approx(volatility)
+
+
+QUIET: list[tuple[str, FloatArray]] = [
+    ("from little to all there is", np.linspace(0.1, 0.99, BARS)),
+    ("a little more each quarter", np.linspace(1.2, 1.9, BARS)),
+    ("up, and down, and up", 1.0 + 0.9 * np.sin(np.linspace(0, 12, BARS))),
+    ("more in the end", np.where(np.arange(BARS) < 1_000, 0.4, 1.9)),
+]
+
+
+@pytest.mark.parametrize(("name", "gross"), QUIET, ids=[case[0] for case in QUIET])
+def test_a_level_that_moves_is_no_growth_without_limit(name: str, gross: FloatArray) -> None:
+    assert names(examined(weights() * gross[:, np.newaxis])) == []
+
+
+def persistent(bars: int, rho: float, seed: int) -> FloatArray:
+    """Returns of about that lag-1 autocorrelation."""
+    noise = np.random.default_rng(seed).normal(0, 0.01, bars)
+    found = np.empty(bars)
+    found[0] = noise[0]
+    for at in range(1, bars):
+        found[at] = rho * found[at - 1] + noise[at]
+    return found
+
+
+def lag_1(values: FloatArray) -> float:
+    centred = values - values.mean()
+    return float(centred[1:] @ centred[:-1] / (centred @ centred))
+
+
+@pytest.mark.parametrize(
+    ("bars", "rho", "seed", "least", "most", "told"),
+    [
+        (1_200, 0.15, 1, 0.1, 0.2, False),
+        (60, 0.35, 1, 0.2, 0.38, False),
+        (60, 0.6, 3, 0.4, 1, True),
+    ],
+    ids=["many bars of a little", "few bars of much", "few bars of very much"],
+)
+def test_smooth_is_more_than_noise_and_more_than_a_little(
+    bars: int, rho: float, seed: int, least: float, most: float, told: bool
+) -> None:
+    values = persistent(bars, rho, seed)
+    assert least < lag_1(values) < most
+    demands = replace(DEMANDS, window=timedelta(days=1), observations=2)
+    found = {each.name for each in elsewhere(values, demands=demands)}
+    assert ("smooth_returns" in found) is told
+
+
 def test_leverage_of_just_what_is_allowed_is_none() -> None:
     thirds = np.repeat([[2 / 3, 4 / 3]], BARS, axis=0) * (1 + 1e-12)
     assert "leverage" not in names(examined(thirds))
