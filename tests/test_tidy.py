@@ -56,9 +56,11 @@ THE_GATE = "src/qmtl/core/promotion.py"
 # Bugs are assertions, and nobody catches those, except here: file::function -> why it must.
 BROAD_EXCEPTS = {
     "src/qmtl/adapters/sql/writer.py::_attempt": "what a job raises is its caller's to see",
+    "src/qmtl/entry/cli/source.py::authors_errors": "an author's code may raise anything",
     "src/qmtl/adapters/sql/writer.py::_settle": "whatever ends a batch, everybody is answered",
     "src/qmtl/sdk/reading.py::pump": "an author's source may raise anything; `next` raises it",
     "src/qmtl/sdk/lookahead.py::_probe": "an author's code may raise anything; it is reported",
+    "src/qmtl/sdk/sweep.py::_tried": "an author's code may raise anything; it is a row's error",
 }
 
 BAD_NAME = re.compile(r"(Manager|Helper|Util(s|ity|ities)?|Processor|Coordinator)s?(?![a-z])")

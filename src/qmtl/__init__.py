@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qmtl.adapters.client import ApiError, Away, Client
     from qmtl.core.decision import permitted
     from qmtl.core.names import Mode
+    from qmtl.sdk.checks import Finding, StrategyRejected
     from qmtl.sdk.decisions import Decisions
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
     from qmtl.sdk.engine import Engine
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from qmtl.sdk.prices import Prices, PricesError, as_prices, read_csv, read_prices
     from qmtl.sdk.result import SubmitResult
     from qmtl.sdk.returns import Returns, ReturnsError, as_returns, read_returns
-    from qmtl.sdk.runner import Runner, StrategyRejected
+    from qmtl.sdk.runner import Runner
     from qmtl.sdk.sources import FileSource, FolderSource, IteratorSource, PriceSource
+    from qmtl.sdk.spool import NotKept
     from qmtl.sdk.strategy import Strategy, StrategyError
     from qmtl.sdk.submitted import NotSubmitted
+    from qmtl.sdk.sweep import SweepResult, SweepRow
 
 __version__ = "0.1.0"
 
@@ -35,10 +38,12 @@ __all__ = [
     "Decisions",
     "Engine",
     "FileSource",
+    "Finding",
     "FolderSource",
     "Followed",
     "IteratorSource",
     "Mode",
+    "NotKept",
     "NotSubmitted",
     "OrderGate",
     "PriceSource",
@@ -52,6 +57,8 @@ __all__ = [
     "StrategyError",
     "StrategyRejected",
     "SubmitResult",
+    "SweepResult",
+    "SweepRow",
     "as_prices",
     "as_returns",
     "permitted",
@@ -64,6 +71,7 @@ _HOMES = {
     "qmtl.adapters.client": ("ApiError", "Away", "Client"),
     "qmtl.core.decision": ("permitted",),
     "qmtl.core.names": ("Mode",),
+    "qmtl.sdk.checks": ("Finding", "StrategyRejected"),
     "qmtl.sdk.decisions": ("Decisions",),
     "qmtl.sdk.delivery": ("AlreadyFollowed", "BarRefused"),
     "qmtl.sdk.engine": ("Engine",),
@@ -72,10 +80,12 @@ _HOMES = {
     "qmtl.sdk.prices": ("Prices", "PricesError", "as_prices", "read_csv", "read_prices"),
     "qmtl.sdk.result": ("SubmitResult",),
     "qmtl.sdk.returns": ("Returns", "ReturnsError", "as_returns", "read_returns"),
-    "qmtl.sdk.runner": ("Runner", "StrategyRejected"),
+    "qmtl.sdk.runner": ("Runner",),
     "qmtl.sdk.sources": ("FileSource", "FolderSource", "IteratorSource", "PriceSource"),
+    "qmtl.sdk.spool": ("NotKept",),
     "qmtl.sdk.strategy": ("Strategy", "StrategyError"),
     "qmtl.sdk.submitted": ("NotSubmitted",),
+    "qmtl.sdk.sweep": ("SweepResult", "SweepRow"),
 }
 
 

@@ -510,6 +510,9 @@ REFUSALS: list[tuple[Callable[[], httpx.Response], int, str]] = [
     (problem(404, kind="unknown-world"), 1, "qmtl world list"),
     (problem(404, kind="unknown-strategy"), 1, "qmtl world status us"),
     (problem(401), 1, "QMTL_TOKEN"),
+    (problem(404), 1, "qmtl doctor"),
+    (problem(500), 1, "qmtl doctor"),
+    (lambda: httpx.Response(200, text="<html>"), 1, "qmtl doctor"),
     (problem(403), 1, "qmtl token create"),
     (unanswered, 3, "qmtl serve"),
     (lambda: httpx.Response(503, json={"title": "Busy"}), 3, "qmtl serve"),
@@ -541,6 +544,66 @@ def test_an_error_speaks_json_to_scripts() -> None:
     assert (told["status"], told["reasons"]) == (409, ["held"])
     assert told["next"] == "qmtl world release us s --reason ..."
     assert result.stdout == ""
+
+
+def test_a_world_that_is_away_speaks_json_to_scripts() -> None:
+    result = Server(refusal=unanswered).run("world", "list", "--json", code=3)
+    told = json.loads(result.stderr)
+    assert (told["title"], told["exit_code"]) == ("The world is away", 3)
+    assert URL in told["detail"]
+    assert "qmtl serve" in told["next"]
+
+
+def test_wrong_usage_speaks_json_to_scripts() -> None:
+    for arguments in (("world", "show", "--json"), ("world", "nothing", "--json")):
+        told = json.loads(Server().run(*arguments, code=2).stderr)
+        assert (told["exit_code"], told["next"].endswith("--help")) == (2, True)
+
+
+def test_what_is_said_once_is_not_said_twice() -> None:
+    """The title of a problem, its detail, and its details are often the same sentence."""
+    told = Server(refusal=problem(409)).run("world", "show", "us", code=1).stderr
+    assert told.count("it is so") == 1
+
+
+@dataclass
+class Knowing(Server):
+    """Knows no world or no strategy of the name asked for, and says which there are."""
+
+    kind: str = "unknown-world"
+    known: tuple[str, ...] = ()
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/worlds":
+            return httpx.Response(200, json={"worlds": [{"id": each} for each in self.known]})
+        if request.url.path.endswith("/strategies"):
+            told = [{"strategy_id": each} for each in self.known]
+            return httpx.Response(200, json={"strategies": told})
+        return problem(404, kind=self.kind)()
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "known", "next_"),
+    [
+        ("world show sandbx", "unknown-world", ("sandbox", "us"), "(did you mean sandbox?)"),
+        ("status sandbx", "unknown-world", ("sandbox",), "qmtl world list (did you mean sandbox?)"),
+        ("world show eu-1", "unknown-world", ("eu-2", "eu-3"), "(did you mean eu-3 or eu-2?)"),
+        ("world show eu", "unknown-world", ("sandbox",), "qmtl world list\n"),
+        ("world show eu", "unknown-world", (), "qmtl world list\n"),
+        (
+            "world status us tren",
+            "unknown-strategy",
+            ("trend",),
+            "qmtl world status us (did you mean trend?)",
+        ),
+        ("world plan us tren", "unknown-strategy", ("trend",), "(did you mean trend?)"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_recognised(
+    command: str, kind: str, known: tuple[str, ...], next_: str
+) -> None:
+    server = Knowing(kind=kind, known=known)
+    assert next_ in server.run(*command.split(), code=1).stderr
 
 
 def test_hints_name_reasons_that_there_are() -> None:
@@ -670,6 +733,13 @@ def test_help_documents_the_exit_codes() -> None:
     told = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
     for code in ("0 done", "1 refused", "2 wrong usage", "3 the world is away"):
         assert code in told
+
+
+def test_the_reference_documents_the_exit_codes() -> None:
+    from qmtl.entry.reference import pages
+
+    told = pages()["cli.md"]
+    assert all(code in told for code in ("0 done", "1 refused", "2 wrong usage", "3 the world"))
 
 
 # Not pydantic: typer itself loads it for the help of a command, and 0.2 s are left of 0.25.

@@ -1,5 +1,6 @@
 """`qmtl.toml`: found, read strictly, and relative to where it is."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ strategy = "strategy.py:Trend"
 prices = "prices.csv"
 id = "trend"
 cost_bps = 5
+until = 2021-12-31
 
 [sweep]
 window = [100, 200]
@@ -30,6 +32,7 @@ def test_it_is_found_from_a_folder_below_and_its_paths_are_its_own(tmp_path: Pat
         prices=tmp_path / "prices.csv",
         strategy_id="trend",
         cost_bps=5,
+        until=date(2021, 12, 31),
         grid={"window": [100, 200]},
     )
 
@@ -45,11 +48,19 @@ def test_outside_a_project_nothing_is_said(tmp_path: Path) -> None:
         needed(here(tmp_path).world, "--world", "world")
 
 
+def test_a_day_may_be_written_either_way(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('until = "2021-12-31"')
+    assert here(tmp_path).until == date(2021, 12, 31)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("world = 1", "world cannot be 1"),
         ("cost_bps = true", "cost_bps cannot be True"),
+        ("until = 'soon'", "until: 'soon' is no day"),
+        ("until = 2021-12-31T00:00:00Z", "a day without a time"),
+        ("until = 2021", "until cannot be 2021"),
         ("wrld = 'a'", "wrld is no key"),
         ("[sweep]\nwindow = 3", "sweep.window is a list of values"),
         ("[sweep]\nwindow = []", "sweep.window is a list of values"),

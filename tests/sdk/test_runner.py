@@ -2,11 +2,10 @@
 
 import inspect
 import json
-import multiprocessing
+import re
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from qmtl.core.metrics import UNITS
 from qmtl.core.names import Mode, Phase, Reason, StrategyId, Verdict, WorldId
 from qmtl.sdk import decisions as decisions_module
 from qmtl.sdk import runner as runner_module
-from qmtl.sdk import spool
 from qmtl.sdk.decisions import BadDecision, Decisions, Held, envelope_of
 from qmtl.sdk.engine import Engine
 from qmtl.sdk.prices import FloatArray, Prices
 from qmtl.sdk.result import SubmitResult
+from qmtl.sdk.returns import ReturnsError
 from qmtl.sdk.runner import Runner, StrategyRejected
-from qmtl.sdk.strategy import StrategyError
+from qmtl.sdk.strategy import StrategyError, fingerprint
 
 WORLD = "us-equity"
 URL = "http://world.test"
@@ -105,22 +104,42 @@ def submitted(**changes: Any) -> dict[str, Any]:
     }
 
 
+POLICY: dict[str, Any] = {
+    "data": {"periods_per_year": 365.25, "max_lag": "5d"},
+    "campaign": {"backtest": {"window": "365d", "min_observations": 252}},
+    "gates": {"backtest": {"trades_total": {"min": 30.0}, "max_drawdown": {"max": 0.9}}},
+    "evidence": {"trials_default": 10},
+}
+
+
 @dataclass
 class World:
-    """A server with one answer."""
+    """A server with one policy, and one answer to submissions; `seen` are those."""
 
     answer: httpx.Response | httpx.TransportError
     seen: list[dict[str, Any]]
+    policy: dict[str, Any] | None = field(default_factory=lambda: POLICY)
 
     def client(self, url: str = URL) -> Client:
         def handle(request: httpx.Request) -> httpx.Response:
-            self.seen.append(json.loads(request.content or b"{}"))
+            away = isinstance(self.answer, httpx.TransportError)
+            if request.method == "GET" and not away:
+                return self.told(request.url.path)
+            if request.method == "POST":
+                self.seen.append(json.loads(request.content))
             if isinstance(self.answer, httpx.TransportError):
                 raise self.answer
             return self.answer
 
         transport = httpx.MockTransport(handle)
         return Client(url, "t", transport=transport, sleep=lambda sec: None)
+
+    def told(self, path: str) -> httpx.Response:
+        if path == f"/worlds/{WORLD}":
+            version = None if self.policy is None else 3
+            return httpx.Response(200, json={"id": WORLD, "default_policy_version": version})
+        assert path == f"/worlds/{WORLD}/policies/3"
+        return httpx.Response(200, json={"version": 3, "policy": self.policy})
 
 
 def answering(answer: dict[str, Any] | None = None, status: int = 200) -> World:
@@ -176,6 +195,7 @@ def test_a_submission_is_what_the_wire_asks_for() -> None:
         "world": WORLD,
         "name": "Trend",
         "fingerprint": result.fingerprint,
+        "parts": fingerprint(Trend(), prices.digest(), Engine()).parts,
         "variants_tried": 3,
     }
     assert sent["engine"] == {"name": "Engine", "cost_bps": 5.0, "prices": prices.digest()}
@@ -219,7 +239,12 @@ def test_a_leak_stops_the_submission_and_names_its_date() -> None:
     world = answering()
     with pytest.raises(StrategyRejected, match=r"Oracle looks ahead: .*2020-\d\d-\d\d") as caught:
         submit(world, strategy=Oracle())
+    assert caught.value.leak is not None
     assert caught.value.leak.kind == "look_ahead"
+    assert [(each.name, each.severity) for each in caught.value.findings] == [
+        ("look_ahead", "stop")
+    ]
+    assert "prices[: i + 1]" in str(caught.value), "the way out"
     assert not world.seen
 
 
@@ -346,40 +371,226 @@ def test_words_that_no_world_says_are_an_error(changes: dict[str, Any]) -> None:
 
 
 def test_a_refusal_is_raised_and_nothing_is_kept(spooled: Path) -> None:
-    problem = {"title": "The request contradicts what is recorded.", "detail": "other code"}
+    problem = {"title": "The request contradicts what is recorded.", "detail": "another author's"}
     with pytest.raises(ApiError) as caught:
         submit(answering(problem, status=409))
-    assert "submit it as Trend-" in caught.value.__notes__[0]
+    assert not getattr(caught.value, "__notes__", ())
     assert not spooled.exists()
+
+
+CHANGED = {"title": "The request contradicts what is recorded.", "reasons": ["evidence_changed"]}
+
+
+def test_other_returns_of_the_same_code_are_no_new_version() -> None:
+    with pytest.raises(ApiError) as caught:
+        submit(answering(CHANGED, status=409))
+    assert "versions of their libraries" in caught.value.__notes__[0]
+
+
+def test_an_unknown_world_is_refused_before_anything_is_computed() -> None:
+    problem = {"type": "urn:qmtl:problem:unknown-world", "title": "No such world."}
+    transport = httpx.MockTransport(lambda request: httpx.Response(404, json=problem))
+    told: list[str] = []
+    with pytest.raises(ApiError, match="No such world"):
+        Runner.submit(
+            Trend(),
+            world=WORLD,
+            prices=walk(),
+            client=Client(URL, "t", transport=transport),
+            progress=lambda what, done, total: told.append(what),
+        )
+    assert told == []
+
+
+# ---- Versions --------------------------------------------------------------------------------
+
+
+def version(number: int, previous: str | None, *changed: str) -> dict[str, Any]:
+    sid = "Trend" if number == 1 else f"Trend.{number}"
+    names = {"version": number, "previous": previous, "changed": list(changed)}
+    return submitted(strategy_id=sid, decision=told(strategy_id=sid), **names)
+
+
+def test_the_worlds_name_for_it_counts(clock: Clock) -> None:
+    result = submit(answering(version(2, "Trend", "parameters")))
+    assert (result.strategy_id, result.version, result.previous, result.changed) == (
+        "Trend.2",
+        2,
+        "Trend",
+        ("parameters",),
+    )
+    assert result.effective_mode is Mode.PAPER, "the decision is that of Trend.2"
+    assert "version    2, after Trend; changed: parameters" in str(result)
+    plain = json.loads(result.to_json())
+    assert (plain["version"], plain["previous"], plain["changed"]) == (2, "Trend", ["parameters"])
+    assert "only_data_changed" not in names_of(result)
+
+
+def test_the_decision_of_another_version_permits_nothing() -> None:
+    answer = version(2, "Trend", "code") | {"decision": told(strategy_id="Trend")}
+    result = submit(answering(answer))
+    assert result.effective_mode is Mode.COMPUTE_ONLY
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy_id": 2},
+        {"version": "2"},
+        {"version": True},
+        {"previous": 1},
+        {"changed": "code"},
+        {"explanation": "it waits"},
+    ],
+)
+def test_what_is_no_version_is_an_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(ApiError, match="Not an answer of qmtl"):
+        submit(answering(version(2, "Trend", "code") | changes))
+
+
+def test_other_prices_alone_are_followed_and_not_submitted() -> None:
+    result = submit(answering(version(2, "Trend", "data")))
+    assert names_of(result)[0] == "only_data_changed"
+    assert "the code is the same as version 1" in str(result)
+    assert "qmtl follow" in str(result)
+    assert "only_data_changed" not in names_of(
+        submit(answering(version(2, "Trend", "data", "code")))
+    )
+
+
+# ---- Returns made elsewhere ------------------------------------------------------------------
+
+
+def series(bars: int = 600, seed: int = 3) -> dict[str, Any]:
+    """Returns of a bar a day, as `as_returns` takes them."""
+    values = np.random.default_rng(seed).normal(0.0008, 0.01, bars)
+    times = np.datetime64("2020-01-01T21:00", "us") + np.arange(bars) * np.timedelta64(1, "D")
+    return {"t": times, "r": values}
+
+
+def send(world: World, returns: Any, **options: Any) -> SubmitResult:
+    given = {"strategy_id": "Trend", "variants_tried": 1, **options}
+    return Runner.submit(returns, world=WORLD, client=world.client(), **given)
+
+
+def test_returns_go_as_they_are_and_say_whose_they_are() -> None:
+    world = answering()
+    result = send(world, series(), stats={"trades_total": 41, "turnover_annual": 3.5})
+    (sent,) = world.seen
+    assert sent["returns"]["r"] == series()["r"].tolist()
+    assert sent["returns"]["t"][0] == "2020-01-01T21:00:00.000000Z"
+    assert sent["stats"] == {"trades_total": 41.0, "turnover_annual": 3.5}
+    assert sent["engine"] == {"name": "elsewhere", "version": ""}
+    assert sent["fingerprint"] == result.fingerprint
+    assert set(sent["parts"]) == {"code", "parameters", "data", "engine"}
+    assert result.precheck.trades_total == 41
+    assert result.precheck.costs_total is None
+    assert result.precheck.bars == 600
+    assert names_of(result) == ["not_checked"]
+
+
+def test_more_bars_are_the_same_strategy_and_another_version_is_another() -> None:
+    world = answering()
+    prints = [
+        send(world, series(600)).fingerprint,
+        send(world, series(700)).fingerprint,
+        send(world, series(600), version="2").fingerprint,
+        send(world, series(600), version="3").fingerprint,
+        send(world, series(600), strategy_id="other").fingerprint,
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_what_returns_do_not_tell_is_advice() -> None:
+    result = send(answering(), series())
+    (gate,) = [each for each in result.precheck.findings if each.name == "gate_trades_total"]
+    assert "not known" in gate.message
+    assert "stats={'trades_total': ...}" in gate.remedy
+
+
+def test_changed_history_says_what_to_do() -> None:
+    with pytest.raises(ApiError) as caught:
+        send(answering(CHANGED, status=409), series())
+    assert "give version=..." in caught.value.__notes__[0].replace("Give", "give")
+
+
+WRONG: list[tuple[str, Any, dict[str, Any], type[Exception], str]] = [
+    ("nobody's", series(), {"strategy_id": None}, StrategyError, "give strategy_id="),
+    ("returns with prices", series(), {"prices": walk()}, StrategyError, "come without them"),
+    ("returns with an engine", series(), {"engine": Engine(1.0)}, StrategyError, "without them"),
+    ("neither", 41, {}, ReturnsError, "is no series of returns"),
+    ("one return", {"t": series()["t"][:1], "r": [0.1]}, {}, ReturnsError, "two or more"),
+    ("a strategy without prices", Trend(), {}, StrategyError, "give prices="),
+    (
+        "a strategy's version",
+        Trend(),
+        {"prices": walk(), "version": "2"},
+        StrategyError,
+        "its code",
+    ),
+    ("a strategy's stats", Trend(), {"prices": walk(), "stats": {}}, StrategyError, "counted"),
+    ("a class", Trend, {"prices": walk()}, StrategyError, "give an instance"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "options", "error", "says"), WRONG, ids=[case[0] for case in WRONG]
+)
+def test_what_cannot_be_submitted_is_not_sent(
+    name: str, given: Any, options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    world = answering()
+    with pytest.raises(error, match=re.escape(says)):
+        send(world, given, **options)
+    assert not world.seen
+
+
+# ---- Progress --------------------------------------------------------------------------------
+
+
+def test_progress_is_told_from_the_backtest_to_the_sending() -> None:
+    told: list[tuple[str, int, int]] = []
+    submit(answering(), progress=lambda *said: told.append(said))
+    assert list(dict.fromkeys(what for what, _, _ in told)) == ["backtest", "look-ahead", "send"]
+    probes = [(done, total) for what, done, total in told if what == "look-ahead"]
+    assert [done for done, _ in probes] == list(range(1, len(probes) + 1))
+    assert {total for _, total in probes} == {len(probes)}, "nothing found: every cut is tried"
+    assert told[-1] == ("send", 1, 1)
 
 
 # ---- Advice ----------------------------------------------------------------------------------
 
-ADVICE: list[tuple[str, dict[str, Any], str]] = [
-    ("short", {"prices": walk(100)}, "of history"),
-    ("no trades", {"strategy": Remembering()}, "0 trades"),
-    ("no cost", {"engine": Engine(cost_bps=0.0)}, "no cost"),
-    ("variants", {"variants_tried": None}, "variants_tried"),
-    ("undefined", {"strategy": Remembering()}, "undefined here: sharpe_annual"),
+
+def names_of(result: SubmitResult) -> list[str]:
+    return [finding.name for finding in result.precheck.findings]
+
+
+def test_the_worlds_policy_is_read_and_compared_with() -> None:
+    world, cheap = answering(), Engine(cost_bps=0.01)
+    assert names_of(submit(world, prices=walk(1_200), engine=cheap, variants_tried=1)) == []
+    world.policy = {**POLICY, "campaign": {"backtest": {"window": "2000d", "min_observations": 9}}}
+    result = submit(world, prices=walk(1_200), engine=cheap, variants_tried=1)
+    assert names_of(result) == ["history_short"]
+
+
+UNREAD: list[tuple[str, dict[str, Any] | None, str]] = [
+    ("no policy", None, "us-equity has no policy yet"),
+    ("another format", {"version": 9}, "cannot be read here"),
+    ("a window of another form", {**POLICY, "campaign": {"backtest": {"window": 3}}}, "cannot be"),
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "says"), ADVICE, ids=[case[0] for case in ADVICE])
-def test_each_doubt_has_its_advice(name: str, options: dict[str, Any], says: str) -> None:
-    quiet = submit(answering(), prices=walk(1_200), variants_tried=1)
-    assert not [w for w in quiet.precheck.warnings if says in w]
-    strategy_id = "Remembering" if "strategy" in options else "Trend"
-    answer = submitted(strategy_id=strategy_id, decision=told(strategy_id=strategy_id))
-    result = submit(answering(answer), **{"prices": walk(1_200), "variants_tried": 1, **options})
-    assert [w for w in result.precheck.warnings if says in w]
-
-
-def test_a_sharpe_ratio_that_is_too_good_is_doubted() -> None:
-    steps = np.random.default_rng(1).normal(0.004, 0.004, (900, 1))
-    times = walk(900).times
-    prices = Prices(times, ("A",), 100 * np.exp(steps.cumsum(axis=0)))
-    result = submit(answering(), prices=prices)
-    assert any("Sharpe ratio above 3" in warning for warning in result.precheck.warnings)
+@pytest.mark.parametrize(("name", "policy", "says"), UNREAD, ids=[case[0] for case in UNREAD])
+def test_a_policy_that_cannot_be_read_stops_nothing(
+    name: str, policy: dict[str, Any] | None, says: str
+) -> None:
+    world = answering()
+    world.policy = policy
+    finding = submit(world).precheck.findings[0]
+    assert finding.name == "policy_unknown"
+    assert says in finding.message
+    assert len(world.seen) == 1
 
 
 def test_people_and_programs_read_the_same(clock: Clock) -> None:
@@ -392,6 +603,41 @@ def test_people_and_programs_read_the_same(clock: Clock) -> None:
     assert plain["world"]["verdict"] == "inconclusive"
     assert plain["world"]["envelope"]["generation"] == 5
     assert set(plain["precheck"]["metrics"]) == set(UNITS)
+
+
+EXPLAINED = {
+    "sentences": [
+        "It is in the paper campaign since 2024-01-31, and has been watched for three days of the "
+        "sixty that the policy asks for.",
+        "At the present rate that is reached on 2024-03-31.",
+    ],
+    "waits_for": [{"reason": "paper_window_incomplete", "share": 0.05}],
+    "would_stop": ["A drawdown above 20 %."],
+}
+
+
+def test_people_are_told_what_happens_next_in_eighty_columns(clock: Clock) -> None:
+    world = answering(submitted(explanation=EXPLAINED))
+    result = submit(world, prices=walk(100), engine=Engine(cost_bps=0.0))
+    assert result.world is not None
+    assert result.world.sentences == tuple(EXPLAINED["sentences"])
+    text = str(result)
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert "next It is in the paper campaign since 2024-01-31" in words
+    assert "that is reached on 2024-03-31." in words
+    for finding in result.precheck.findings:
+        assert f"{finding.message}. -> {finding.remedy}." in words
+    assert words.index("next") < words.index("precheck") < words.index("advice")
+    plain = json.loads(result.to_json())
+    assert plain["world"]["explanation"] == EXPLAINED
+    assert [each["name"] for each in plain["precheck"]["findings"]] == names_of(result)
+    assert set(plain["precheck"]["findings"][0]) == {"name", "severity", "message", "remedy"}
+
+
+def test_json_has_the_same_keys_whatever_happened() -> None:
+    whole, without = submit(answering()), submit(away())
+    assert set(json.loads(whole.to_json())) == set(json.loads(without.to_json()))
 
 
 # ---- The world is away -----------------------------------------------------------------------
@@ -411,111 +657,49 @@ def test_away_is_compute_only_and_nothing_is_lost(spooled: Path) -> None:
     assert json.loads(result.spooled.read_bytes())["submission"] == world.seen[0]
     assert result.spooled.stat().st_mode & 0o077 == 0, "returns are nobody else's business"
     assert "the submission is kept" in str(result)
+    assert names_of(result)[0] == "policy_unknown", "it is said that nothing was compared"
     assert json.loads(result.to_json())["world"] is None
 
 
-def test_what_is_kept_is_sent_once(spooled: Path) -> None:
+def test_what_was_kept_is_sent_before_the_next_submission(spooled: Path) -> None:
     submit(away())
-    submit(away())
-    submit(away(), strategy=Trend(lookback=9), strategy_id="other")
+    submit(away(), strategy_id="other")
     world = answering()
-    done = Runner.flush(world.client())
-    assert [(each.strategy_id, each.outcome) for each in done] == [
+    result = submit(world, strategy_id="Trend", variants_tried=7)
+    assert [sent["strategy_id"] for sent in world.seen] == ["Trend", "other", "Trend"]
+    assert [(each.strategy_id, each.outcome) for each in result.flushed] == [
         ("Trend", "sent"),
         ("other", "sent"),
     ]
-    assert Runner.flush(world.client()) == []
-    assert [sent["strategy_id"] for sent in world.seen] == ["Trend", "other"]
+    assert "sent other to us-equity, kept from before" in str(result)
+    assert json.loads(result.to_json())["flushed"][1]["outcome"] == "sent"
+    assert submit(world).flushed == ()
 
 
-def test_flushing_while_the_world_is_away_keeps_everything(spooled: Path) -> None:
+def test_while_the_world_is_away_everything_is_kept_in_its_order(spooled: Path) -> None:
     submit(away())
-    submit(away(), strategy=Trend(lookback=9), strategy_id="other")
-    world = away()
-    assert [each.outcome for each in Runner.flush(world.client())] == ["waiting", "waiting"]
-    assert len(world.seen) == 1, "the second would have waited for nothing"
-    assert len(list(spooled.glob("*.json"))) == 2
+    result = submit(away(), strategy_id="other")
+    assert [each.outcome for each in result.flushed] == ["waiting"]
+    kept = [json.loads(path.read_bytes()) for path in sorted(spooled.glob("*.json"))]
+    assert [each["submission"]["strategy_id"] for each in kept] == ["Trend", "other"]
 
 
-@pytest.mark.parametrize("status", [401, 500])
-def test_what_is_not_the_submissions_fault_keeps_it(status: int, spooled: Path) -> None:
+def test_what_is_kept_for_others_is_no_news_to_a_submission() -> None:
     submit(away())
-    done = Runner.flush(answering({"title": "no"}, status=status).client())
-    assert [each.outcome for each in done] == ["waiting"]
-    assert len(list(spooled.glob("*.json"))) == 1
+    elsewhere = answering()
+    result = Runner.submit(
+        Trend(), world=WORLD, prices=walk(), client=elsewhere.client("http://other.test")
+    )
+    assert result.flushed == ()
+    assert len(elsewhere.seen) == 1
 
 
-def test_what_the_world_refuses_is_put_aside(spooled: Path) -> None:
-    submit(away())
-    refusing = answering({"title": "The request does not validate."}, status=422)
-    (done,) = Runner.flush(refusing.client())
-    assert (done.outcome, "does not validate" in done.detail) == ("refused", True)
-    assert Runner.flush(refusing.client()) == []
-    assert len(list((spooled / spool.REFUSED).glob("*.json"))) == 1
-
-
-def test_a_submission_goes_to_the_server_it_was_for(spooled: Path) -> None:
-    submit(away())
-    world = answering()
-    assert Runner.flush(world.client("http://other.test")) == []
-    assert not world.seen
-    assert len(list(spooled.glob("*.json"))) == 1
-
-
-def test_a_submission_keeps_its_author(spooled: Path) -> None:
-    submit(away())
-    seen: list[httpx.Request] = []
-    transport = httpx.MockTransport(lambda request: seen.append(request) or httpx.Response(200))
-    (done,) = Runner.flush(Client(URL, "somebody else's", transport=transport))
-    assert (done.outcome, done.detail) == ("waiting", spool.OTHER_CREDENTIAL)
-    assert not seen
-    (kept,) = spooled.glob("*.json")
-    assert json.loads(kept.read_bytes())["credential"] != "t", "the credential itself is not kept"
-    assert [each.outcome for each in Runner.flush(answering().client())] == ["sent"]
-
-
-def test_nothing_kept_is_nothing_to_do(spooled: Path) -> None:
-    assert Runner.flush(answering().client()) == []
-    assert not spooled.exists()
-
-
-def test_half_a_file_is_no_submission(spooled: Path) -> None:
-    submit(away())
-    (spooled / "torn.partial").write_bytes(b'{"format": 1, "ur')
-    assert [each.outcome for each in Runner.flush(answering().client())] == ["sent"]
-
-
-def test_a_spool_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "KEPT_MAX", 1)
-    submit(away())
-    with pytest.raises(spool.SpoolFull):
-        submit(away(), strategy_id="other")
-
-
-def _flush(results: "multiprocessing.Queue[int]", log: str) -> None:
-    def handle(request: httpx.Request) -> httpx.Response:
-        with open(log, "a") as file:
-            file.write("sent\n")
-        time.sleep(0.2)  # Long enough for the others to send it as well, if nothing stops them.
-        return httpx.Response(200, json=submitted())
-
-    client = Client(URL, "t", transport=httpx.MockTransport(handle))
-    results.put(len(Runner.flush(client)))
-
-
-def test_two_processes_send_it_once(spooled: Path, tmp_path: Path) -> None:
-    submit(away())
-    context = multiprocessing.get_context("fork")
-    results: multiprocessing.Queue[int] = context.Queue()
-    log = tmp_path / "log"
-    processes = [context.Process(target=_flush, args=(results, str(log))) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
-    assert sorted(results.get(timeout=5) for _ in processes) == [0, 0, 0, 1]
-    assert log.read_text() == "sent\n"
+def test_a_broken_spool_keeps_nothing_from_a_world_that_answers(spooled: Path) -> None:
+    spooled.mkdir()
+    (spooled / ".lock").mkdir()
+    result = submit(answering())
+    assert result.world is not None
+    assert [each.outcome for each in result.flushed] == ["waiting"]
 
 
 # ---- Decisions -------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def answer_of(told: "httpx.Response", url: str) -> Answer:
         detail or _excerpt(told) * (not problem),
         [str(reason) for reason in reasons],
         [str(each) for each in details],
-        str(problem.get("type") or "").rpartition(KIND_PREFIX)[2],
+        str(problem.get("type") or "").partition(KIND_PREFIX)[2],
     )
 
 

@@ -34,6 +34,7 @@ TRIES_MAX: Final = 3  # Of one request that is told to come back later.
 SILENCE_SEC: Final = 45.0  # Of a stream that says every 15 seconds that it is alive.
 PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
 CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
+NO_CREDENTIAL: Final = sha256(b"").hexdigest()[:CREDENTIAL_HEX]  # What says that there was none.
 LATER: Final = frozenset({429, 503})
 
 

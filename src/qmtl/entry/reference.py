@@ -15,7 +15,7 @@ from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import names
 from qmtl.core.sourcing import KNOWN_UNITS
-from qmtl.entry.cli import app
+from qmtl.entry.cli import EPILOG, app
 from qmtl.entry.http import create_app
 from qmtl.entry.wiring import Settings, services_over
 
@@ -38,7 +38,7 @@ def pages() -> dict[str, str]:
 
 
 def _cli() -> Iterator[str]:
-    yield "# CLI"
+    yield f"# CLI\n\n{EPILOG.rstrip()}"
     yield from _command(get_command(app), "qmtl", None)
 
 

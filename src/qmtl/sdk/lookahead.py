@@ -17,7 +17,7 @@ through that was fitted to these prices before: that takes prices it has never s
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
@@ -77,13 +77,18 @@ class _Failure:
 _Change: TypeAlias = Callable[[Prices, int], Prices]
 _Probe: TypeAlias = Callable[[int], _Difference | _Failure | None]
 
+Progress: TypeAlias = Callable[[int, int], None]  # How many cuts are tried, and of how many.
 
-def find_leak(strategy: Strategy, prices: Prices, *, seed: int = SEED) -> Leak | None:
+
+def find_leak(
+    strategy: Strategy, prices: Prices, *, seed: int = SEED, progress: Progress | None = None
+) -> Leak | None:
     """The first way found in which the strategy's weights on `prices` cannot be trusted, or None.
 
     Looking ahead is reported before failing on a short history. The earliest date is found by
     bisection, so it is the earliest of a leak that shows at every cut, as most do. Costs about as
-    much as twenty runs of the strategy on all of `prices`; `seed` moves the random cuts.
+    much as twenty runs of the strategy on all of `prices`; `seed` moves the random cuts; `progress`
+    is told after each cut.
 
     Raises PricesError for fewer than two bars, StrategyError for a strategy that cannot be copied
     or fails on another future, and passes on what the strategy raises on `prices` themselves.
@@ -95,16 +100,27 @@ def find_leak(strategy: Strategy, prices: Prices, *, seed: int = SEED) -> Leak |
     if found is not None:
         return _not_deterministic(strategy, prices, found, prices.bars)
 
+    shorter, others = _cuts(prices.bars, seed), _even(prices.bars, FUTURES_CUTS)
+    total, tried = len(shorter) + len(FUTURES) * len(others), 0
+
+    def counted(cuts: list[int]) -> Iterator[int]:
+        nonlocal tried
+        for cut in cuts:
+            yield cut
+            tried += 1
+            if progress is not None:
+                progress(tried, total)
+
     def shown_by(change: _Change, cuts: list[int], future: str) -> Leak | None:
         probe = partial(_probe, strategy, prices, full, change)
-        return _search(strategy, prices, probe, cuts, future)
+        return _search(strategy, prices, probe, counted(cuts), future)
 
-    failed = shown_by(_shortened, _cuts(prices.bars, seed), "are not known yet")
+    failed = shown_by(_shortened, shorter, "are not known yet")
     if failed is not None and failed.kind != "fails_on_short_history":
         return failed
     for factor in FUTURES:
         change = partial(_multiplied, factor)
-        other = shown_by(change, _even(prices.bars, FUTURES_CUTS), f"are multiplied by {factor}")
+        other = shown_by(change, others, f"are multiplied by {factor}")
         if other is not None and other.kind == "fails_on_short_history":
             raise StrategyError(other.message)
         if other is not None:
@@ -185,7 +201,7 @@ def _even(bars: int, count: int) -> list[int]:
 
 
 def _search(
-    strategy: Strategy, prices: Prices, probe: _Probe, cuts: list[int], future: str
+    strategy: Strategy, prices: Prices, probe: _Probe, cuts: Iterable[int], future: str
 ) -> Leak | None:
     """The earliest difference between two neighbouring cuts, else the longest failing history."""
     failed: Leak | None = None

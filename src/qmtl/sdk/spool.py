@@ -1,11 +1,13 @@
 """Submissions that found the world away, kept on disk until they can be sent.
 
-One file a submission, named by the digest of what it holds: keeping it twice keeps it once, and the
-server takes what it already has for what it is, so that a crash between sending a file and removing
-it changes nothing.  A lock lets one process at a time send.
+One file a submission, named by its place in the queue and the digest of what it holds: keeping it
+twice keeps it once, where it was.  The server takes what it already has for what it is, so that a
+crash between sending a file and removing it changes nothing.  A lock lets one process at a time
+keep or send.
 
 The author of a strategy is who submits it, and must not approve it.  So what was kept under one
-credential is not sent under another; the credential itself is kept nowhere.
+credential is not sent under another; the credential itself is kept nowhere.  What was kept under
+none (there was no server yet to give one) has no author: who sends it is the author.
 """
 
 import fcntl
@@ -18,30 +20,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.adapters.client import NO_CREDENTIAL, ApiError, Away, Client
 from qmtl.sdk.disk import write_whole
 
 FORMAT = 1
-OTHER_CREDENTIAL = "it was submitted under another credential: use that one, or submit it anew"
-REFUSED = "refused"  # A folder: what the world refused is not sent again, and not lost.
+REFUSED = "refused"  # A folder: what cannot be sent is not tried again, and not lost.
 KEPT_MAX = 10_000  # Of files: a spool that nobody empties must not fill a disk.
+DIGEST_HEX = 32
+OTHER_CREDENTIAL = "it was submitted under another credential: use that one, or submit it anew"
+OTHER_SERVER = "it is for the server {url}: set QMTL_URL, or --url, to send it"
+OTHER_FORMAT = "another version of qmtl kept it: send it with that one"
+DAMAGED = "the file is damaged, and was put aside as {path}: submit it anew"
 
 
-class SpoolFull(OSError):
-    """Too many submissions wait; send them with `Runner.flush()`, or remove them."""
+class NotKept(OSError):
+    """Nobody answered, and the submission could not be kept on disk either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
     """What became of one kept submission.
 
-    outcome  sent; refused: kept apart, and not tried again; waiting: the world is away still, or
-             it was submitted under another credential
+    outcome  sent; refused, or its file damaged: put aside, and not tried again; waiting: the world
+             is away still, or it was submitted under another credential; elsewhere: it is for
+             another server, or of another version of qmtl
     """
 
     strategy_id: str
     world_id: str
-    outcome: Literal["sent", "refused", "waiting"]
+    outcome: Literal["sent", "refused", "waiting", "elsewhere"]
     detail: str
 
 
@@ -52,11 +59,8 @@ def folder() -> Path:
 
 
 def keep(client: Client, submission: Mapping[str, Any]) -> Path:
-    """The file that now holds what the client could not send, on disk for good.  Raises OSError."""
+    """The file that now holds what the client could not send, on disk for good.  Raises NotKept."""
     home = folder()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if sum(1 for _ in home.glob("*.json")) >= KEPT_MAX:
-        raise SpoolFull(f"{home} holds {KEPT_MAX} submissions")
     kept = {
         "format": FORMAT,
         "url": client.url,
@@ -64,16 +68,53 @@ def keep(client: Client, submission: Mapping[str, Any]) -> Path:
         "submission": dict(submission),
     }
     content = json.dumps(kept, sort_keys=True, allow_nan=False).encode()
-    path = home / f"{hashlib.sha256(content).hexdigest()[:32]}.json"
-    with _locked(home):
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _locked(home):
+            return _kept(home, content)
+    except OSError as error:
+        why = str(error) if isinstance(error, NotKept) else error.strerror or str(error)
+        raise NotKept(
+            f"nobody answers at {client.url}, and the submission could not be kept in {home}:"
+            f" {why}; make room there, or name another folder in QMTL_SPOOL, and submit it again"
+        ) from error
+
+
+def _kept(home: Path, content: bytes) -> Path:
+    digest = hashlib.sha256(content).hexdigest()[:DIGEST_HEX]
+    for half in home.glob("*.partial"):  # Of a process that was killed while it wrote.
+        half.unlink()
+    waiting = _waiting(home)
+    for path in waiting:
+        if path.stem.endswith(digest) and path.read_bytes() == content:
+            return path
+    if len(waiting) >= KEPT_MAX:
+        raise NotKept(f"it holds {KEPT_MAX:,} submissions that wait to be sent (qmtl flush)")
+    path = home / f"{_place(waiting):08d}-{digest}.json"
+    try:
         write_whole(path, content)
+    except OSError:  # A full disk gets back what half a file took of it.
+        path.with_suffix(".partial").unlink(missing_ok=True)
+        raise
     return path
 
 
-def flush(client: Client) -> list[Flushed]:
-    """Sends what is kept for the client's server, oldest first; what became of each.
+def _waiting(home: Path) -> list[Path]:
+    """What waits, oldest first."""
+    return sorted(home.glob("*.json"))
 
-    Stops at the first that finds the world away.  What was kept for another server stays.
+
+def _place(waiting: list[Path]) -> int:
+    """After the last.  Not the time: clocks stand still, and are set back."""
+    last = waiting[-1].stem.partition("-")[0] if waiting else "0"
+    return int(last) + 1 if last.isdigit() else len(waiting) + 1
+
+
+def flush(client: Client) -> list[Flushed]:
+    """Sends what is kept for the client's server and credential, oldest first; what became of each.
+
+    Stops at the first that finds the world away.  What was kept for another server, or under
+    another credential, stays, and is mentioned.
     """
     home = folder()
     if not home.is_dir():
@@ -85,20 +126,29 @@ def flush(client: Client) -> list[Flushed]:
 def _flushed(home: Path, client: Client) -> list[Flushed]:
     done: list[Flushed] = []
     away: str | None = None
-    for path in sorted(home.glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
-        kept = json.loads(path.read_bytes())
-        if kept["format"] != FORMAT or kept["url"] != client.url:
+    for path in _waiting(home):
+        try:
+            kept = _read(path)
+        except OSError as error:  # Removed by hand, or not ours to read.
+            done.append(Flushed("?", "?", "waiting", f"{path}: {error.strerror}"))
             continue
-        submission = kept["submission"]
-        about = submission["strategy_id"], submission["world"]
-        if kept["credential"] != client.credential:
+        if kept is None:
+            aside = _aside(home, path)
+            done.append(Flushed("?", "?", "refused", DAMAGED.format(path=aside)))
+            continue
+        about = str(kept["submission"]["strategy_id"]), str(kept["submission"]["world"])
+        elsewhere = _elsewhere(kept, client)
+        if elsewhere is not None:
+            done.append(Flushed(*about, "elsewhere", elsewhere))
+            continue
+        if kept["credential"] not in (client.credential, NO_CREDENTIAL):
             done.append(Flushed(*about, "waiting", OTHER_CREDENTIAL))
             continue
         if away is not None:
             done.append(Flushed(*about, "waiting", away))
             continue
         try:
-            client.submit(submission)
+            client.submit(kept["submission"])
         except Away as error:
             away = str(error)
             done.append(Flushed(*about, "waiting", away))
@@ -108,13 +158,34 @@ def _flushed(home: Path, client: Client) -> list[Flushed]:
                 away = str(error)
                 done.append(Flushed(*about, "waiting", away))
                 continue
-            (home / REFUSED).mkdir(exist_ok=True, mode=0o700)
-            path.replace(home / REFUSED / path.name)
+            _aside(home, path)
             done.append(Flushed(*about, "refused", str(error)))
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
             done.append(Flushed(*about, "sent", ""))
     return done
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What the file holds; None when it is not what was written: one bad file stops no other."""
+    content = path.read_bytes()
+    if not path.stem.endswith(hashlib.sha256(content).hexdigest()[:DIGEST_HEX]):
+        return None
+    kept: dict[str, Any] = json.loads(content)
+    return kept
+
+
+def _elsewhere(kept: Mapping[str, Any], client: Client) -> str | None:
+    """Where it is to be sent from, if not from here."""
+    if kept["format"] != FORMAT:
+        return OTHER_FORMAT
+    return None if kept["url"] == client.url else OTHER_SERVER.format(url=kept["url"])
+
+
+def _aside(home: Path, path: Path) -> Path:
+    aside = home / REFUSED
+    aside.mkdir(exist_ok=True, mode=0o700)
+    return path.replace(aside / path.name)
 
 
 @contextmanager

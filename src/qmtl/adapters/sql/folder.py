@@ -3,6 +3,8 @@
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,6 +39,29 @@ def lock(directory: Path) -> int:
     return descriptor
 
 
+@contextmanager
+def at_rest(directory: Path) -> Iterator[bool]:
+    """Whether no server holds the folder; if so none can take it before the block ends.
+
+    Changes nothing.  Raises OSError when the folder is not to be read.
+    """
+    path = directory / LOCK
+    if not path.exists():  # Nobody ever started a server on it.
+        yield True
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
 def writer(directory: Path) -> Engine:
     """For the one connection that writes, on a database that is there and up to date."""
     path = directory / DATABASE
@@ -51,6 +76,12 @@ def writer(directory: Path) -> Engine:
 def reader(directory: Path) -> Engine:
     """For connections that cannot write, whatever they are asked."""
     return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON")
+
+
+def still(directory: Path) -> Engine:
+    """For connections to a database that is at rest, whole in one file: they leave none beside it,
+    as the log and the index of other connections would be."""
+    return _engine(directory / DATABASE, "ro&immutable=1", "PRAGMA query_only = ON")
 
 
 def _engine(path: Path, mode: str, pragma: str) -> Engine:
@@ -89,17 +120,17 @@ def _engine(path: Path, mode: str, pragma: str) -> Engine:
 
 def prepare(connection: Connection) -> None:
     """Make the tables, or bring them up to date.  Raises UnknownSchema."""
-    revision = _revision(connection)
-    if revision == HEAD:
+    known = revision(connection)
+    if known == HEAD:
         return
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        if revision is None:
+        if known is None:
             create(connection)
-        elif revision in REVISIONS:
+        elif known in REVISIONS:
             upgrade(connection)
         else:
-            raise UnknownSchema(f"It is {revision}; this is {HEAD}.")
+            raise UnknownSchema(f"It is {known}; this is {HEAD}.")
         connection.exec_driver_sql("COMMIT")
     finally:
         dbapi = connection.connection.dbapi_connection
@@ -107,7 +138,7 @@ def prepare(connection: Connection) -> None:
             connection.exec_driver_sql("ROLLBACK")
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
     """What the database says it is; None when it is empty."""
     tables = connection.exec_driver_sql("SELECT name FROM sqlite_schema").scalars().all()
     if not tables:

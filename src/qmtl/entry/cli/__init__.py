@@ -4,6 +4,7 @@ One file a noun.  Nothing slow is loaded until a command that needs it runs: `--
 once.
 """
 
+import os
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,46 +15,72 @@ from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress
 from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
     campaign,
+    completion,
+    doctor,
     explain,
     follow,
     hub,
+    init,
     journal,
+    near,
     output,
     policies,
     promotions,
     serve,
+    status,
     submit,
+    sweep,
     tokens,
     why,
     worlds,
 )
 
+from .completion import PROGRAM, VARIABLE
 from .context import Setting
 
-USAGE: Final = 2
+JSON: Final = "--json"
 EPILOG: Final = """\
-Exit codes: 0 done; 1 refused, or failed; 2 wrong usage; 3 the world is away.
+Exit codes: 0 done; 1 refused, or failed; 2 wrong usage; 3 the world is away: nobody answers, and
+what can wait is kept (qmtl submit --flush).
+
+Errors are on standard error, with what to try next; with --json as one JSON object.
 
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
-server here, whose admin token serves when QMTL_TOKEN is not set.
+server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_SPOOL, where submissions
+are kept while the world is away. In a project, qmtl.toml says what is not on the command line.
 """
 
 
 class Commands(TyperGroup):
     """The root of the commands: where errors become sentences and exit codes."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Wrong usage is found before all options are read, this one perhaps among the rest.
+        ctx.meta["json"] = JSON in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (ApiError, Away) as error:
-            raise typer.Exit(output.refused(error, ctx.meta)) from error
+            code = output.refused(error, ctx.meta, near.hint(ctx, error))
+            raise typer.Exit(code) from error
         except Refusal as error:  # Of a document that was read here.
             sentences = [str(part) for part in error.args]
-            output.failed((error.__doc__ or "Refused.").strip(), details=sentences)
+            cause = (error.__doc__ or "Refused.").strip()
+            output.failed(cause, details=sentences, known=ctx.meta)
             raise typer.Exit(output.REFUSED) from error
         except BadAddress as error:
-            output.failed(str(error), "set QMTL_URL, or --url")
-            raise typer.Exit(USAGE) from error
+            hint = "set QMTL_URL, or --url"
+            output.failed(str(error), hint, known=ctx.meta, code=output.USAGE)
+            raise typer.Exit(output.USAGE) from error
+        except typer.TyperException as error:
+            if not ctx.meta["json"]:
+                raise
+            hint = f"{getattr(getattr(error, 'ctx', None), 'command_path', PROGRAM)} --help"
+            code = error.exit_code
+            output.failed(error.format_message(), hint, known=ctx.meta, code=code)
+            raise typer.Exit(code) from error
 
 
 app = typer.Typer(
@@ -96,12 +123,19 @@ app.add_typer(policies.app, name="policy", help="Policies: what a world asks of 
 app.add_typer(hub.app, name="hub", help="The risk signal hub: snapshots in, snapshots out.")
 app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
+app.add_typer(init.app)
 app.add_typer(submit.app)
+app.add_typer(sweep.app)
 app.add_typer(explain.app)
 app.add_typer(why.app)
 app.add_typer(follow.app)
+app.add_typer(status.app)
+app.add_typer(doctor.app)
 app.add_typer(serve.app)
+app.add_typer(completion.app)
 
 
 def main() -> None:
-    app(prog_name="qmtl")
+    if VARIABLE in os.environ:
+        completion.prepare()
+    app(prog_name=PROGRAM)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qmtl.adapters.client import URL_DEFAULT, Client, is_loopback
+from qmtl.adapters.client import TIMEOUT_SEC, URL_DEFAULT, Client, is_loopback
+
+from . import completion
 
 if TYPE_CHECKING:
     import httpx
@@ -34,19 +36,26 @@ def data_default() -> Path:
     return Path(named) if named else Path.home() / ".local" / "share" / "qmtl"
 
 
-def connect(ctx: typer.Context) -> Client:
-    """A client for the server asked for, with QMTL_TOKEN.
+def credential(url: str) -> tuple[str | None, Path | None]:
+    """The token for a server, and the file that it is from, if from one.
 
-    Without one, and with a server on this machine, the admin token that it left in its data folder
-    serves as well, and is said to.
+    QMTL_TOKEN; without it, and for a server on this machine, the admin token that the server left
+    in its data folder.
     """
-    setting = ctx.find_object(Setting) or Setting()
     token = os.environ.get("QMTL_TOKEN")
     path = data_default() / ADMIN_TOKEN
-    if not token and is_loopback(setting.url) and path.is_file() and os.access(path, os.R_OK):
-        token = path.read_text(encoding="utf-8").strip()
+    if not token and is_loopback(url) and path.is_file() and os.access(path, os.R_OK):
+        return path.read_text(encoding="utf-8").strip(), path
+    return token or None, None
+
+
+def connect(ctx: typer.Context, *, timeout: float = TIMEOUT_SEC, quiet: bool = False) -> Client:
+    """A client for the server asked for.  That it uses the admin token is said, unless `quiet`."""
+    setting = ctx.find_object(Setting) or Setting()
+    token, path = credential(setting.url)
+    if path is not None and not quiet:
         typer.echo(f"qmtl: QMTL_TOKEN is not set; using the admin token in {path}", err=True)
-    return Client(setting.url, token, transport=setting.transport)
+    return Client(setting.url, token, timeout, transport=setting.transport)
 
 
 def _remembered(name: str) -> Callable[[typer.Context, Any], Any]:
@@ -76,15 +85,31 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 World = Annotated[
-    str, typer.Argument(help="The world's id.", metavar="WORLD", callback=_remembered("world"))
+    str,
+    typer.Argument(
+        help="The world's id.",
+        metavar="WORLD",
+        callback=_remembered("world"),
+        autocompletion=completion.worlds,
+    ),
 ]
 Strategy = Annotated[
     str,
-    typer.Argument(help="The strategy's id.", metavar="STRATEGY", callback=_remembered("strategy")),
+    typer.Argument(
+        help="The strategy's id.",
+        metavar="STRATEGY",
+        callback=_remembered("strategy"),
+        autocompletion=completion.strategies,
+    ),
 ]
 AnyStrategy = Annotated[
     str | None,
-    typer.Argument(help="One strategy; by default all.", metavar="STRATEGY"),
+    typer.Argument(
+        help="One strategy; by default all.",
+        metavar="STRATEGY",
+        callback=_remembered("strategy"),
+        autocompletion=completion.strategies,
+    ),
 ]
 Run = Annotated[
     str | None,

@@ -16,7 +16,7 @@ from qmtl.adapters.client import Client
 
 from . import output, project
 from .context import Json, connect
-from .submit import _strategy as strategy_of
+from .source import strategy_of
 
 if TYPE_CHECKING:
     from qmtl.sdk.follow import Followed

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFUSED: Final = 1
+USAGE: Final = 2
 AWAY: Final = 3
 
 # The first reason that stands here says what to try.  {world} and {strategy} are filled in.
@@ -43,10 +44,12 @@ NEXT_OF_KIND: Final = {
     "unknown-confirmation": "qmtl world show {world}",
 }
 NEXT_OF_STATUS: Final = {
-    401: "set QMTL_TOKEN to a token of this server (qmtl token create makes one)",
+    401: "set QMTL_TOKEN to a token of this server (qmtl token create makes one), or QMTL_DATA to "
+    "the data folder of a server here",
     403: "qmtl token create --role ROLE --actor ACTOR, and set QMTL_TOKEN to what it prints",
     412: "qmtl world candidates {world}",
 }
+NEXT_OF_STRANGER: Final = "qmtl doctor"  # It may be no server of ours, or one that is broken.
 PIPE_COLUMNS: Final = 1_000  # Nobody reads a pipe: a row stays a line, for grep and awk.
 _FRACTION: Final = re.compile(r"(\d\d:\d\d:\d\d)\.\d+Z$")  # Of a second: --json has it.
 
@@ -112,44 +115,60 @@ def console(*, stderr: bool = False) -> "Console":
     return found
 
 
-def refused(error: ApiError | Away, known: Mapping[str, Any]) -> int:
-    """Says on standard error what went wrong and what to try next; the exit code."""
+def refused(error: ApiError | Away, known: Mapping[str, Any], hint: str | None = None) -> int:
+    """Says on standard error what went wrong and what to try next; the exit code.
+
+    known  what of the command line a hint can name: `world`, `strategy`; and whether `json`
+    hint   what to try, where the caller knows better
+    """
     if isinstance(error, Away):
-        told: dict[str, Any] = {"title": "The world is away", "detail": str(error)}
-        hint: str | None = "qmtl serve starts a server here; QMTL_URL or --url names another"
-        code = AWAY
-    else:
-        told = {
-            "status": error.status,
-            "title": error.title,
-            "detail": error.detail,
-            "reasons": list(error.reasons),
-            "details": list(error.details),
-        }
-        hint = _next(error, known)
-        code = REFUSED
-    if known.get("json"):
-        typer.echo(json.dumps({**told, "next": hint}, indent=2), err=True)
-        return code
-    failed(_sentence(told), hint, [*told.get("details", ()), *getattr(error, "__notes__", ())])
-    reasons = told.get("reasons")
-    if reasons:
-        typer.echo(f"  reasons: {', '.join(reasons)}", err=True)
-    return code
+        hint = hint or "qmtl serve starts a server here; QMTL_URL or --url names another"
+        failed("The world is away", hint, [str(error)], known, code=AWAY)
+        return AWAY
+    details = [*error.details, *getattr(error, "__notes__", ())]
+    failed(
+        _sentence(error.title, error.detail),
+        hint or _next(error, known),
+        details,
+        known,
+        status=error.status,
+        title=error.title,
+        detail=error.detail,
+        reasons=list(error.reasons),
+    )
+    return REFUSED
 
 
-def failed(cause: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
-    """An error as people read it, on standard error."""
+def failed(
+    cause: str,
+    hint: str | None = None,
+    details: Sequence[str] = (),
+    known: Mapping[str, Any] | None = None,
+    *,
+    code: int = REFUSED,
+    **told: Any,
+) -> None:
+    """An error on standard error: for people, or as one JSON object where `known` says `json`.
+
+    told  of the answer of a server: `status`, `title`, `detail`, `reasons`
+    """
+    reasons = told.get("reasons", [])
+    if known and known.get("json"):
+        plain = {"title": cause, "detail": "; ".join(details), "reasons": reasons, **told}
+        plain |= {"details": list(details), "next": hint, "exit_code": code}
+        typer.echo(json.dumps(plain, indent=2), err=True)
+        return
     typer.secho(f"error: {cause}", fg="red", err=True)
     for detail in details:
-        if detail not in cause:
+        if detail not in cause and detail != told.get("detail"):
             typer.echo(f"  {detail}", err=True)
+    if reasons:
+        typer.echo(f"  reasons: {', '.join(reasons)}", err=True)
     if hint:
         typer.echo(f"  next: {hint}", err=True)
 
 
-def _sentence(told: Mapping[str, Any]) -> str:
-    title, detail = str(told["title"]), str(told["detail"])
+def _sentence(title: str, detail: str) -> str:
     detail = detail.removeprefix(title).strip()
     return f"{title.rstrip('.')}: {detail}" if detail else title
 
@@ -158,6 +177,8 @@ def _next(error: ApiError, known: Mapping[str, Any]) -> str | None:
     """The first hint there is: of its reasons, else of its kind, else of its status."""
     hints = [NEXT.get(reason) for reason in error.reasons]
     hints += [NEXT_OF_KIND.get(error.kind), NEXT_OF_STATUS.get(error.status)]
+    if not error.kind:
+        hints.append(NEXT_OF_STRANGER)
     hint = next(filter(None, hints), None)
     if hint is None:
         return None

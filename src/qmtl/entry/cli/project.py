@@ -5,6 +5,7 @@
     prices = "prices.csv"
     id = "trend"                         # By default the strategy's name.
     cost_bps = 5.0
+    until = 2021-12-31                   # The last day of the backtest; by default all bars.
 
     [sweep]                              # What `qmtl sweep` tries: a list of values a parameter.
     window = [100, 150, 200]
@@ -15,6 +16,7 @@ It is looked for in the working folder and then in those above it; paths in it a
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ KEYS: Final[Mapping[str, tuple[type, ...]]] = {
     "prices": (str,),
     "id": (str,),
     "cost_bps": (int, float),
+    "until": (date, str),
     "sweep": (dict,),
 }
 
@@ -41,6 +44,7 @@ class Project:
     prices: Path | None = None
     strategy_id: str | None = None
     cost_bps: float | None = None
+    until: date | None = None
     grid: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
@@ -67,6 +71,7 @@ def _read(home: Path) -> Project:
             raise typer.BadParameter(f"{path}: {key} is no key; there are {', '.join(KEYS)}")
         if not isinstance(value, KEYS[key]) or isinstance(value, bool):
             raise typer.BadParameter(f"{path}: {key} cannot be {value!r}")
+    until = told.get("until")
     grid = told.get("sweep", {})
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
@@ -79,6 +84,7 @@ def _read(home: Path) -> Project:
         prices=None if prices is None else home / prices,
         strategy_id=told.get("id"),
         cost_bps=told.get("cost_bps"),
+        until=None if until is None else day(until, f"{path}: until"),
         grid=grid,
     )
 
@@ -87,6 +93,18 @@ def _located(source: str | None, home: Path) -> str | None:
     """FILE:NAME with the file where the project is."""
     where, _, name = (source or "").rpartition(":")
     return f"{home / where}:{name}" if where.endswith(".py") else source
+
+
+def day(told: date | str, name: str) -> date:
+    """A day, of TOML or as it is written: 2021-12-31.  Raises typer.BadParameter."""
+    try:
+        if isinstance(told, str):
+            return date.fromisoformat(told)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: {told!r} is no day, such as 2021-12-31") from error
+    if isinstance(told, datetime):  # Which is a date too, and no day.
+        raise typer.BadParameter(f"{name}: a day without a time, not {told.isoformat()}")
+    return told
 
 
 def needed(value: Any, option: str, key: str) -> Any:

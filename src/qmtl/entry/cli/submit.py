@@ -1,30 +1,57 @@
 """`qmtl submit` and `qmtl flush`: a strategy out of a file or a module, into a world."""
 
-import importlib
-import importlib.util
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from . import output
+from qmtl.adapters.client import Away, Client
+
+from . import completion, output, project
 from .context import Json, connect
+from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from qmtl.sdk.prices import Prices, TimeArray
+    from qmtl.sdk.result import SubmitResult
+
 
 app = typer.Typer()
+
+FLUSH: Final = "qmtl submit --flush"
+AHEAD_MAX: Final = timedelta(seconds=60)  # What a server forgives a clock.
+
+Progress = Callable[[str, int, int], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is submitted, and with which options of `Runner.submit`.  `home`: whose code it is."""
+
+    what: Any
+    times: "TimeArray"
+    home: Path
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @app.command()
 def submit(
     ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="FILE_OR_MODULE:NAME", help="The strategy.")],
-    world: Annotated[str, typer.Option(help="The world that decides.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[FILE_OR_MODULE:NAME]", help="The strategy.")
+    ] = None,
+    world: Annotated[
+        str | None,
+        typer.Option(help="The world that decides.", autocompletion=completion.worlds),
+    ] = None,
     prices: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="Daily closes, csv or csv.gz.")
-    ],
+        Path | None, typer.Option(help="Daily closes: csv, csv.gz or parquet.")
+    ] = None,
     strategy_id: Annotated[
         str | None, typer.Option("--id", help="By default the strategy's name.")
     ] = None,
@@ -34,86 +61,195 @@ def submit(
     cost_bps: Annotated[
         float | None, typer.Option(min=0, help="Cost of a unit of weight traded.")
     ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="The last day that is submitted: 2021-12-31.")
+    ] = None,
+    returns: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a strategy: net returns of one that runs elsewhere."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="With --returns: which version of it that was.")
+    ] = None,
+    flush: Annotated[
+        bool, typer.Option("--flush", help="Send what was kept while the world was away.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Backtest a strategy, check it for look-ahead, and let the world decide.
 
     NAME is a function weights(prices), an object with that method, or a class made without
-    arguments. When the world is away the exit code is 3, and the submission is kept: by its
-    gateway, or here, to be sent by `qmtl flush`.
+    arguments. In a project, qmtl.toml says what is not said here. When the world is away the exit
+    code is 3, and the submission is kept: by its gateway, or here, to be sent by --flush. Sending
+    it twice is sending it once.
     """
+    if flush:
+        given = (source, world, prices, strategy_id, variants, cost_bps, until, returns, version)
+        if any(value is not None for value in given):
+            raise typer.BadParameter("--flush sends what was kept as it was: say nothing else")
+        return _flush(ctx, as_json)
+    here = project.here()
+    world = ctx.meta["world"] = project.needed(world or here.world, "--world", "world")
+    last = here.until if until is None else project.day(until, "--until")
+    told = {"world": world, "variants_tried": variants}
+    if returns is not None:
+        if source or prices or cost_bps is not None:
+            raise typer.BadParameter("--returns are of a strategy that ran elsewhere: no strategy")
+        if strategy_id is None:
+            raise typer.BadParameter("--returns do not say whose they are: say --id")
+        told |= {"strategy_id": strategy_id, "version": version}
+        asked = understood(ctx, lambda: _of_returns(returns, last, told))
+    else:
+        if version is not None:
+            raise typer.BadParameter("--version goes with --returns: other code is a new version")
+        source = project.needed(source or here.strategy, "FILE:NAME", "strategy")
+        prices = project.needed(prices or here.prices, "--prices", "prices")
+        told |= {"strategy_id": strategy_id or here.strategy_id}
+        cost = here.cost_bps if cost_bps is None else cost_bps
+        asked = understood(ctx, lambda: _of_strategy(source, prices, last, cost, told))
+    _send(ctx, asked, as_json)
+
+
+def _of_strategy(
+    source: str, prices: Path, last: date | None, cost_bps: float | None, told: dict[str, Any]
+) -> Asked:
     from qmtl.sdk.engine import Engine
-    from qmtl.sdk.prices import PricesError, read_csv
-    from qmtl.sdk.runner import ENGINE, Runner, StrategyRejected
+    from qmtl.sdk.prices import as_prices
+
+    strategy = strategy_of(source)
+    table = cut(as_prices(prices), last)
+    engine = {} if cost_bps is None else {"engine": Engine(cost_bps)}
+    options = {**told, "prices": table, **engine}
+    return Asked(what=strategy, times=table.times, home=home_of(source), options=options)
+
+
+def _of_returns(path: Path, last: date | None, told: dict[str, Any]) -> Asked:
+    from qmtl.sdk.returns import Returns, as_returns
+
+    found: Returns = as_returns(path)
+    if last is not None:
+        inside = found.times < _after(last)
+        found = Returns(found.times[inside], found.values[inside])
+    return Asked(what=found, times=found.times, home=path.parent.resolve(), options=told)
+
+
+def cut(prices: "Prices", last: date | None) -> "Prices":
+    """The bars up to a day, that day included; without one, all of them."""
+    return prices if last is None else prices.between(date.min, last)
+
+
+def _after(last: date) -> Any:
+    import numpy as np
+
+    return np.datetime64(last) + np.timedelta64(1, "D")
+
+
+def understood(ctx: typer.Context, work: Callable[[], T], again: str = "submit") -> T:
+    """What the author's code and files come to.  What is wrong with them is said; nothing was sent.
+
+    `again` is the command to try next.  Raises typer.Exit.
+    """
+    from qmtl.sdk.prices import PricesError
+    from qmtl.sdk.returns import ReturnsError
+    from qmtl.sdk.runner import StrategyRejected
     from qmtl.sdk.strategy import StrategyError
 
-    ctx.meta["world"] = world
-    strategy = _strategy(source)
+    try:
+        return work()
+    except AuthorsError as error:
+        cause, where = f"nothing was sent; the strategy failed with {error}", error.where
+    except (StrategyRejected, StrategyError, PricesError, ReturnsError) as error:
+        cause, where = f"nothing was sent: {error}", tuple(getattr(error, "__notes__", ()))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        cause, where = f"nothing was sent: {named}{error.strerror or error}", ()
+    output.failed(cause, f"mend it, then qmtl {again} again", where, ctx.meta)
+    raise typer.Exit(output.REFUSED)
+
+
+def _send(ctx: typer.Context, asked: Asked, as_json: bool) -> None:
+    from qmtl.sdk.runner import Runner
+
     with connect(ctx) as client:
-        try:
-            result = Runner.submit(
-                strategy,
-                world=world,
-                prices=read_csv(prices),
-                engine=ENGINE if cost_bps is None else Engine(cost_bps),
-                strategy_id=strategy_id,
-                variants_tried=variants,
-                client=client,
-            )
-        except (StrategyRejected, StrategyError, PricesError) as error:
-            output.failed(f"nothing was sent: {error}")
-            raise typer.Exit(output.REFUSED) from error
+        refuse_the_future(ctx, client, asked.times)
+        given = {name: value for name, value in asked.options.items() if value is not None}
+
+        def run() -> Any:
+            with progress_bars() as progress, authors_errors(asked.home):
+                more: dict[str, Any] = {} if progress is None else {"progress": progress}
+                return Runner.submit(asked.what, client=client, **given, **more)
+
+        result = understood(ctx, run)
     typer.echo(result.to_json() if as_json else str(result))
+    end(result, as_json)
+
+
+def end(result: "SubmitResult", as_json: bool) -> None:
+    """Ends the command as the world's answer has it.  Raises typer.Exit when there was none."""
     if result.world is None or result.world.verdict is None:
+        if not as_json:
+            kept = result.spooled is not None
+            hint = f"{FLUSH}, when the world is back" if kept else f"qmtl status {result.world_id}"
+            typer.echo(f"  next: {hint}", err=True)
         raise typer.Exit(output.AWAY)
 
 
-def _strategy(source: str) -> Any:
-    where, colon, name = source.rpartition(":")
-    if not (where and colon and name.isidentifier()):
-        raise typer.BadParameter(f"{source!r} is not FILE:NAME or MODULE:NAME")
-    path = Path(where)
-    module = _from_file(path) if path.suffix == ".py" else _from_module(where)
-    found = getattr(module, name, None)
-    if found is None:
-        raise typer.BadParameter(f"{where} has no {name}")
-    return found() if isinstance(found, type) else found
+def refuse_the_future(
+    ctx: typer.Context, client: Client, times: "TimeArray", again: str = "submit"
+) -> None:
+    """Bars that the server has not lived to see are no backtest.
 
+    When nobody answers they cannot be told; the world looks at them when it gets the submission.
+    """
+    import numpy as np
 
-def _from_file(path: Path) -> "ModuleType":
-    """The file as a module of its own name, so that its fingerprint is that of an import."""
-    if not path.is_file():
-        raise typer.BadParameter(f"{path} is no file")
-    name = path.stem
-    if not name.isidentifier() or name == "__main__":
-        raise typer.BadParameter(f"{path}: a module cannot have the name {name!r}")
-    known = importlib.util.find_spec(name)
-    if known is not None and Path(known.origin or "").resolve() != path.resolve():
-        raise typer.BadParameter(f"{path} would hide the module {name!r}: give it another name")
-    return _imported(name, path.parent)
-
-
-def _from_module(name: str) -> "ModuleType":
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise typer.BadParameter(f"{name!r} is neither a .py file nor a module")
-    return _imported(name, Path.cwd())
-
-
-def _imported(name: str, home: Path) -> "ModuleType":
-    folder = str(home.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name not in (name, name.partition(".")[0]):
-            raise  # Something that the author's code imports; the traceback says where.
-        raise typer.BadParameter(f"there is no module {name!r}") from error
+        now = datetime.fromisoformat(client.clock()["now"]).astimezone(UTC)
+    except Away:
+        return
+    known = times <= np.datetime64((now + AHEAD_MAX).replace(tzinfo=None), "us")
+    ahead = int(len(times) - known.sum())
+    if not ahead:
+        return
+    shown = now.isoformat(timespec="seconds").replace("+00:00", "Z")
+    last = times[known][-1:]
+    are = "bar lies" if ahead == 1 else "bars lie"
+    hint = f"qmtl {again} --until {last[0].astype('datetime64[D]')}" if len(last) else "qmtl doctor"
+    cause = f"nothing was sent: {ahead:,} {are} after the server's clock ({shown})"
+    output.failed(cause, hint, known=ctx.meta)
+    raise typer.Exit(output.REFUSED)
 
 
-@app.command()
-def flush(ctx: typer.Context, as_json: Json = False) -> None:
+@contextmanager
+def progress_bars() -> Iterator[Progress | None]:
+    """Bars of what is being computed, on a terminal; elsewhere nothing."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        stages: dict[str, Any] = {}
+
+        def shown(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield shown
+
+
+@app.command("flush")
+def flush_(ctx: typer.Context, as_json: Json = False) -> None:
     """Send the submissions that were kept while the world was away. Twice is once."""
+    _flush(ctx, as_json)
+
+
+def _flush(ctx: typer.Context, as_json: bool) -> None:
+    from qmtl.sdk import spool
     from qmtl.sdk.runner import Runner
 
     with connect(ctx) as client:
@@ -134,10 +270,14 @@ def flush(ctx: typer.Context, as_json: Json = False) -> None:
         output.table(
             ("strategy", "world", "outcome", "detail"),
             [(each.strategy_id, each.world_id, each.outcome, each.detail) for each in done],
-            empty="nothing was kept",
+            empty=f"nothing was kept for {client.url}",
         )
     outcomes = {each.outcome for each in done}
+    if "refused" in outcomes and not as_json:
+        typer.echo(f"  what was refused is in {spool.folder() / spool.REFUSED}", err=True)
     if "waiting" in outcomes:
+        if not as_json:
+            typer.echo("  next: qmtl doctor says what is away", err=True)
         raise typer.Exit(output.AWAY)
     if "refused" in outcomes:
         raise typer.Exit(output.REFUSED)
