@@ -82,7 +82,7 @@ def killed(client: Client, world: str) -> tuple[float, float]:
 
         def wait() -> None:
             ready.set()
-            gate.changed(10.0)
+            gate.wait_for(lambda: not gate.may_trade(), 10.0)
             closed.append(time.perf_counter())
 
         waiting = threading.Thread(target=wait)

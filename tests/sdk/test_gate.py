@@ -478,13 +478,18 @@ def let_end(gate: OrderGate, world: World) -> None:
         assert not thread.is_alive()
 
 
+def closed(gate: OrderGate) -> Callable[[], bool]:
+    return lambda: not gate.may_trade()
+
+
 def test_waiting_for_a_change() -> None:
     world = World()
     with world.gate() as gate:
-        assert not gate.changed(0.05)
+        assert gate.wait_for(gate.may_trade, 0.0)
+        assert not gate.wait_for(closed(gate), 0.05)
         timer = threading.Timer(0.05, world.says, [KILL])
         timer.start()
-        assert gate.changed(WAIT_SEC)
+        assert gate.wait_for(closed(gate), WAIT_SEC)
         assert not gate.may_trade()
         timer.join()
 
@@ -495,5 +500,5 @@ def test_waiting_for_a_change_ends_when_the_lease_does(clock: Clock) -> None:
         assert gate.may_trade()
         timer = threading.Timer(0.02, setattr, [clock, "now", clock.now + 0.06])
         timer.start()
-        assert gate.changed(WAIT_SEC)
+        assert gate.wait_for(closed(gate), WAIT_SEC)
         timer.join()

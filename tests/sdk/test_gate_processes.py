@@ -127,7 +127,7 @@ def test_what_others_do_is_nothing_to_it(desk: Desk) -> None:
         for number in range(3):
             client.submit(campaigns.submission("calm", f"other{number}"))
             client.demote("calm", f"other{number}", to="retired", reason="not mine")
-        assert not gate.changed(0.5)
+        assert not gate.wait_for(lambda: not gate.may_trade(), 0.5)
         assert gate.sequence == before
 
 
@@ -148,6 +148,10 @@ def test_it_works_in_asyncio_with_a_client_of_its_own(
 
     async def trade() -> tuple[bool, bool]:
         async with OrderGate("calm", S) as gate:
+
+            def closed() -> bool:
+                return not gate.may_trade()
+
             opened = gate.may_trade()
             with desk.client as client:
                 client.send(
@@ -155,11 +159,9 @@ def test_it_works_in_asyncio_with_a_client_of_its_own(
                     "/worlds/calm/activation",
                     body={"strategy_id": S, "freeze": True},
                 )
-                while gate.may_trade():
-                    assert await asyncio.to_thread(gate.changed, AT_ONCE_SEC)
+                assert await asyncio.to_thread(gate.wait_for, closed, AT_ONCE_SEC)
                 lower(client, "calm", freeze=False)
-                while not gate.may_trade():
-                    assert await asyncio.to_thread(gate.changed, AT_ONCE_SEC)
+                assert await asyncio.to_thread(gate.wait_for, gate.may_trade, AT_ONCE_SEC)
         return opened, gate.may_trade()
 
     assert asyncio.run(trade()) == (True, False)
@@ -169,12 +171,13 @@ def test_a_forked_child_may_do_nothing(desk: Desk) -> None:
     with desk.gate("calm") as gate:
         child = os.fork()
         if child == 0:
-            closed = (gate.may_trade(), gate.weight, gate.changed(0.01)) == (False, 0.0, False)
+            waited = gate.wait_for(gate.may_trade, 0.01)
+            closed = (gate.may_trade(), gate.weight, waited) == (False, 0.0, False)
             gate.__exit__(None, None, None)  # Leaving it here must not take it from the parent.
             os._exit(0 if closed and "forked" in str(gate.why) else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert gate.may_trade()
-        assert not gate.changed(0.2)
+        assert not gate.wait_for(lambda: not gate.may_trade(), 0.2)
 
 
 def test_a_revoked_credential_closes_it(desk: Desk) -> None:

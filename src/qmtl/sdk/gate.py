@@ -129,14 +129,15 @@ class OrderGate:
         """The newest generation of the world's decisions it has seen; 0 before the first."""
         return self._lease.sequence
 
-    def changed(self, timeout: float) -> bool:
-        """Waits until mode or weight are others than now; False when they are not in `timeout`
-        seconds.  In asyncio: `await asyncio.to_thread(gate.changed, 1.0)`.
+    def wait_for(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Waits until `holds()`, which is asked now, at each change, and when what is permitted
+        ends; False when it does not in `timeout` seconds.  For instance
+        `gate.wait_for(gate.may_trade, 10.0)`; in asyncio
+        `await asyncio.to_thread(gate.wait_for, gate.may_trade, 1.0)`.
         """
         end = monotonic() + timeout
         with self._changed:
-            was = (self.mode, self.weight)
-            while (self.mode, self.weight) == was:
+            while not holds():
                 now, until = monotonic(), self._leave.until
                 if now >= end:
                     return False
