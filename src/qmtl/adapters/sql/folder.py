@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,15 @@ LOCK = "lock"
 READERS_MAX = 8  # A read takes well under a millisecond; more connections would only share a core.
 READER_WAIT_SEC = 30.0
 CACHE_KIB = 65_536
+
+Connect = Callable[[str], sqlite3.Connection]  # To the database of a URI, nothing begun.
+
+
+def sqlite(uri: str) -> sqlite3.Connection:
+    """The standard library's SQLite.  Tests put another in its place, on a disk that fails."""
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
 
 
 def lock(directory: Path) -> int:
@@ -37,30 +47,27 @@ def lock(directory: Path) -> int:
     return descriptor
 
 
-def writer(directory: Path) -> Engine:
+def writer(directory: Path, connect: Connect = sqlite) -> Engine:
     """For the one connection that writes, on a database that is there and up to date."""
     path = directory / DATABASE
     # SQLite gives the files beside the database the permissions of the database.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    engine = _engine(path, "rw", "PRAGMA journal_mode = WAL")
+    engine = _engine(path, "rw", "PRAGMA journal_mode = WAL", connect)
     with engine.connect() as connection:
         prepare(connection)
     return engine
 
 
-def reader(directory: Path) -> Engine:
+def reader(directory: Path, connect: Connect = sqlite) -> Engine:
     """For connections that cannot write, whatever they are asked."""
-    return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON")
+    return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON", connect)
 
 
-def _engine(path: Path, mode: str, pragma: str) -> Engine:
+def _engine(path: Path, mode: str, pragma: str, connect: Connect = sqlite) -> Engine:
     """Transactions are begun by hand (AUTOCOMMIT): the driver would begin them at its own times."""
 
-    def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
-        )
+    def creator() -> sqlite3.Connection:
+        connection = connect(f"file:{quote(str(path.absolute()))}?mode={mode}")
         # FULL, never NORMAL: in WAL mode NORMAL loses answered commits when the power goes.
         for setting in (
             pragma,
@@ -73,11 +80,11 @@ def _engine(path: Path, mode: str, pragma: str) -> Engine:
 
     if mode == "rw":
         return create_engine(
-            "sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+            "sqlite://", creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT"
         )
     return create_engine(
         "sqlite://",
-        creator=connect,
+        creator=creator,
         poolclass=QueuePool,
         pool_size=READERS_MAX,
         max_overflow=0,

@@ -47,15 +47,15 @@ T = TypeVar("T")
 class SqlStore:
     """One data folder, owned by this process until `close`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, connect: folder.Connect = folder.sqlite) -> None:
         """Raises FolderInUse, UnknownSchema."""
         with ExitStack() as opened:
             opened.callback(os.close, folder.lock(directory))
-            write_engine = folder.writer(directory)
+            write_engine = folder.writer(directory, connect)
             opened.callback(write_engine.dispose)
             connection = opened.enter_context(write_engine.connect())
             # Readers go before the writer: it is the last to close, and empties the log.
-            self._read_engine = folder.reader(directory)
+            self._read_engine = folder.reader(directory, connect)
             opened.callback(self._read_engine.dispose)
             self._hot: dict[WorldId, Hot] = {}
             self._publishing, self._warming = Lock(), Lock()
