@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
 
 from .errors import FolderInUse, UnknownSchema
 from .schema import HEAD, REVISIONS, definition
+from .transaction import in_transaction
 
 DATABASE = "qmtl.db"
 LOCK = "lock"
@@ -69,13 +71,17 @@ def _engine(path: Path, mode: str, pragma: str, connect: Connect = sqlite) -> En
     def creator() -> sqlite3.Connection:
         connection = connect(f"file:{quote(str(path.absolute()))}?mode={mode}")
         # FULL, never NORMAL: in WAL mode NORMAL loses answered commits when the power goes.
-        for setting in (
+        settings = (
             pragma,
             "PRAGMA synchronous = FULL",
             "PRAGMA foreign_keys = ON",
             f"PRAGMA cache_size = -{CACHE_KIB}",
-        ):
-            connection.execute(setting).close()
+        )
+        with ExitStack() as failed:  # Left open, it would hold its locks until it is collected.
+            failed.callback(connection.close)
+            for setting in settings:
+                connection.execute(setting).close()
+            failed.pop_all()
         return connection
 
     if mode == "rw":
@@ -109,8 +115,7 @@ def prepare(connection: Connection) -> None:
             raise UnknownSchema(f"It is {revision}; this is {HEAD}.")
         connection.exec_driver_sql("COMMIT")
     finally:
-        dbapi = connection.connection.dbapi_connection
-        if dbapi is not None and dbapi.in_transaction:
+        if in_transaction(connection):
             connection.exec_driver_sql("ROLLBACK")
 
 
