@@ -231,6 +231,7 @@ series = _table(
     _blob("t"),  # int64, little-endian.
     _blob("r"),  # float64, little-endian.
     _blob("accepted"),  # A byte each, 0 or 1.
+    _integer("checksum"),  # Of the three blobs: see `project.checksum`.
     _one_of("stage", Stage),
     _check(f"points BETWEEN 1 AND {CHUNK_POINTS}"),
     _check("length(t) = 8 * points AND length(r) = 8 * points AND length(accepted) = points"),

@@ -269,6 +269,7 @@ CREATE TABLE series (
 	t BLOB NOT NULL,
 	r BLOB NOT NULL,
 	accepted BLOB NOT NULL,
+	checksum INTEGER NOT NULL,
 	PRIMARY KEY (world_id, strategy_id, stage, chunk),
 	FOREIGN KEY(world_id, strategy_id) REFERENCES strategies (world_id, strategy_id),
 	CHECK (stage IN ('backtest', 'paper', 'shadow', 'live')),
