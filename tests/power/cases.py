@@ -26,6 +26,8 @@ from qmtl.sim.scene import START, Scene, daily
 from tests import worlds
 from tests.worlds import ALPHA, AUTO, BETA, GAMMA, LONELY, POLICY, STRESS, good, good_bar, governed
 
+from .dbapi import LOG_PAGES
+
 Step = Callable[[Scene], object]
 Build = Callable[[Store], Scene]
 
@@ -38,8 +40,9 @@ class Case:
     build: Build | None
     steps: tuple[Step, ...]
     view_checkpoints: bool = False  # Each commit writes the view, too.
-    log_pages: int | None = None  # So many in the log, and it is copied into the database.
+    log_pages: int = LOG_PAGES  # So many in the log, and it is copied into the database.
     migrated: bool = False  # The tables come from the migrations.
+    shared: bool = False  # Its one step is several callers'; when some are refused, some are not.
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,7 @@ CASES = (
     Case("post a bar", worlds.in_paper, (bar(Stage.PAPER, at=START),)),
     Case("post a bar that demotes", worlds.live, (bar(Stage.LIVE, FALLS),)),
     Case("restate", worlds.approved, (restate,)),
-    Case("evaluate into paper", backtested, (lambda s: s.evaluate(ALPHA),)),
+    Case("evaluate into paper", backtested, (lambda s: s.evaluate(ALPHA, Stage.BACKTEST),)),
     Case("evaluate and propose", lonely, (lambda s: s.evaluate(ALPHA),)),
     Case("evaluate a cohort", rivals, (lambda s: s.cohort([ALPHA, BETA, GAMMA]),)),
     Case(
@@ -275,6 +278,7 @@ CASES = (
         "three share a write",
         worlds.live,
         (at_once(lambda s: s.bind(BETA, fingerprint="f2"), bar(Stage.LIVE), lambda s: s.kill()),),
+        shared=True,
     ),
     Case(
         "the log is copied, and begun anew",

@@ -6,11 +6,13 @@ does. This is what stands between the two, so that the store's own code runs on 
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import apsw
 
 Parameters = Mapping[str, Any] | Sequence[Any]
+LOG_PAGES = 1_000  # SQLite's default.
 PRIMARY_CODE = 0xFF  # Of an extended error code.
 
 # As CPython's Modules/_sqlite/util.c sorts them; what is not named there is a DatabaseError.
@@ -105,9 +107,19 @@ class Connection:
 
     isolation_level = None
 
-    def __init__(self, uri: str, vfs: str) -> None:
+    def __init__(self, uri: str, vfs: str, log_pages: int = LOG_PAGES) -> None:
+        """A log of `log_pages` or more is copied into the database at the next commit."""
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
         self.apsw = run(lambda: apsw.Connection(uri, flags=flags, vfs=vfs))
+
+        def copied(connection: apsw.Connection, database: str, pages: int) -> int:
+            # sqlite3WalDefaultHook, but for errors: apsw would raise what SQLite ignores there.
+            if pages >= log_pages:
+                with suppress(apsw.Error):
+                    connection.wal_checkpoint(database)
+            return apsw.SQLITE_OK
+
+        self.apsw.set_wal_hook(copied)
 
     @property
     def in_transaction(self) -> bool:

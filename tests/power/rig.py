@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, cast
@@ -28,7 +28,7 @@ from qmtl.sim.scene import Scene
 from . import dbapi, vfs
 from .cases import Case
 from .disk import Event, Image
-from .vfs import Fault, Recorder, watching
+from .vfs import Recorder, watching
 
 SHARED_MEMORY = Path("/dev/shm")  # Where it exists, a real disk is not waited for.
 FILES = (folder.DATABASE, f"{folder.DATABASE}-wal", f"{folder.DATABASE}-journal")
@@ -87,17 +87,26 @@ def scene_on(store: SqlStore, scene: Scene) -> Scene:
 
 @cache
 def template(case: Case, logged: bool) -> tuple[Image, Scene]:
-    """A folder where the case begins. `logged`: as a process that died left it, with its log."""
+    """A folder where the case begins, as a process that died left it.
+
+    `logged`: all that the case builds on is in the log still; else it has been copied. Either way
+    there is no view on disk, unless the case writes them: the journal is read from its beginning.
+    """
     if case.build is None:
         return {}, Scene(cast("SqlStore", None))
     with scratch() as directory, settings_of(case):
         store = SqlStore(directory)
         try:
             scene = case.build(store)
-            left = held(directory)
+            if not logged:
+                store.write(partial(copy_log, store))
+            return held(directory), scene
         finally:
             store.close()
-        return (left if logged else held(directory)), scene
+
+
+def copy_log(store: SqlStore) -> None:
+    store._transaction.connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @cache
@@ -109,19 +118,21 @@ def expected(case: Case, logged: bool = True) -> Expected:
         store = SqlStore(directory)
         try:
             acted = scene_on(store, scene)
-            states, answers = [state_of(store)], []
+            states, answers = [state_of(store, case)], []
             for step in case.steps:
                 answers.append(step(acted))
-                states.append(state_of(store))
+                states.append(state_of(store, case))
         finally:
             store.close()
     return Expected(start, scene, tuple(answers), tuple(states))
 
 
-def state_of(store: SqlStore) -> State:
+def state_of(store: SqlStore, case: Case) -> State:
     """Everything that is kept: every world's journal, remembered answers, the clock."""
     worlds = (SYSTEM, *sorted(store.load(SYSTEM).worlds))
     state: dict[str, Any] = {w: store.journal(w, 0, ENTRIES_MAX) for w in worlds}
+    if case.shared:  # Who of them came first is nobody's promise.
+        state = {w: sorted(repr((e.actor, e.fact)) for e in state[w]) for w in worlds}
     with store._reading() as connection:
         for table in ("idempotency", "clock"):
             state[f"table {table}"] = connection.exec_driver_sql(f"SELECT * FROM {table}").all()
@@ -130,20 +141,17 @@ def state_of(store: SqlStore) -> State:
 
 def connecting(case: Case) -> Connect:
     """apsw, on the disk that is watched."""
+    return lambda uri: dbapi.Connection(uri, vfs.NAME, case.log_pages)
 
-    def connect(uri: str) -> dbapi.Connection:
-        connection = dbapi.Connection(uri, vfs.NAME)
-        if case.log_pages is not None:
-            connection.execute(f"PRAGMA wal_autocheckpoint = {case.log_pages}")
-        return connection
 
-    return connect
+def store_on(directory: Path, connect: Connect) -> SqlStore:
+    """The product's store over apsw."""
+    return SqlStore(directory, connect=cast("folder.Connect", connect))
 
 
 @contextmanager
 def opened(directory: Path, connect: Connect) -> Iterator[SqlStore]:
-    """The product's store over apsw."""
-    store = SqlStore(directory, connect=cast("folder.Connect", connect))
+    store = store_on(directory, connect)
     try:
         yield store
     finally:
@@ -175,10 +183,22 @@ def act(case: Case, scene: Scene, recorder: Recorder) -> list[object]:
 # ---- What is left ------------------------------------------------------------------------------
 
 
-def faults_of(case: Case, image: Image, answered: int, logged: bool = True) -> list[str]:
-    """What is wrong with what a power cut left, in words; nothing when it is as it must be.
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is wrong with a folder, in words: what it says of itself, and what only we know."""
 
-    `answered` steps were answered before. The folder is opened and used as the product does.
+    unsound: tuple[str, ...] = ()  # It does not open, or what is there does not fit together.
+    wrong: tuple[str, ...] = ()  # It fits together, and is not what it must be.
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return self.unsound + self.wrong
+
+
+def left(case: Case, image: Image, answered: int, logged: bool = True) -> Left:
+    """How a folder is found after `answered` steps were answered, opened and used as ever.
+
+    `logged` is how the case began: see `template`.
     """
     begun = expected(case, logged)
     with scratch() as directory, settings_of(case), ExitStack() as stack:
@@ -186,34 +206,32 @@ def faults_of(case: Case, image: Image, answered: int, logged: bool = True) -> l
         try:
             store = SqlStore(directory)
         except Exception as error:
-            return [f"it does not open: {error!r}"]
+            return Left(unsound=(f"it does not open: {error!r}",))
         stack.callback(store.close)
         try:
-            return list(_faults(case, begun, store, answered))
+            found = tuple(unsound(store, begun.scene))
+            return Left(unsound=found) if found else _left(case, begun, store, answered)
         except Exception as error:
-            return [f"it fails: {error!r}"]
+            return Left(unsound=(f"it fails: {error!r}",))
 
 
-def _faults(case: Case, begun: Expected, store: SqlStore, answered: int) -> Iterator[str]:
-    if found := list(unsound(store, begun.scene)):
-        yield from found
-        return
-    state = state_of(store)
-    possible = range(answered, min(answered + 2, len(begun.states)))
-    if not any(begun.states[n] == state for n in possible):
-        earlier = [n for n in range(answered) if begun.states[n] == state]
-        yield f"answered {answered} steps, has {earlier[-1]}" if earlier else "a step is there half"
-        return
-    again = min(answered, len(case.steps) - 1)
-    done = begun.states[again] != state
-    yield from repeated(case, begun, store, again, done)
+def _left(case: Case, begun: Expected, store: SqlStore, answered: int) -> Left:
+    state = state_of(store, case)
+    possible = begun.states[answered : answered + 2]  # One step at most was under way.
+    if state not in possible:
+        older = [n for n in range(answered) if begun.states[n] == state]
+        said = f"{answered} steps were answered, and {older[-1]} are there" if older else ""
+        return Left(wrong=(said or "a step is there half",))
+    first = min(answered, len(case.steps) - 1)
+    done = begun.states[first] != state
+    said_again = tuple(repeated(case, scene_on(store, begun.scene), begun, first, done))
+    if state == begun.states[-1]:  # Nothing was written on top of what was left.
+        return Left(wrong=said_again)
+    return Left(tuple(unsound(store, begun.scene)), said_again)
 
 
-def repeated(
-    case: Case, begun: Expected, store: SqlStore, first: int, done: bool
-) -> Iterator[str]:
+def repeated(case: Case, scene: Scene, begun: Expected, first: int, done: bool) -> Iterator[str]:
     """From step `first` on, each is sent (again, when it is `done`): the effect is of once."""
-    scene = scene_on(store, begun.scene)
     for number in range(first, len(case.steps)):
         try:
             answer = case.steps[number](scene)
@@ -222,12 +240,11 @@ def repeated(
                 yield f"step {number + 1} is refused: {refusal}"
                 return
         else:
-            if not done and answer != begun.answers[number]:
+            if not done and not case.shared and answer != begun.answers[number]:
                 yield f"step {number + 1} answers {answer}, not {begun.answers[number]}"
         done = False
-    if state_of(store) != begun.states[-1]:
+    if state_of(scene.store, case) != begun.states[-1]:
         yield "the same again does not have the effect of once"
-    yield from unsound(store, begun.scene)
 
 
 def unsound(store: SqlStore, scene: Scene) -> Iterator[str]:
@@ -244,12 +261,3 @@ def unsound(store: SqlStore, scene: Scene) -> Iterator[str]:
         else:
             yield from (f"{world}: {said}" for said in store.audit(world))
             yield from (f"{world}: {said}" for said in check(store.load(world), scene.now))
-
-
-@contextmanager
-def failing(case: Case, fault: Fault | None, logged: bool) -> Iterator[tuple[Path, Recorder]]:
-    """A folder where the case begins, on a disk that fails."""
-    with scratch() as directory, settings_of(case):
-        filled(expected(case, logged).start, directory)
-        with watching(directory, fault) as recorder:
-            yield directory, recorder

@@ -58,7 +58,6 @@ class Fault:
 
 
 CODES = {
-    Kind.OPEN: apsw.SQLITE_CANTOPEN,
     Kind.READ: apsw.SQLITE_IOERR_READ,
     Kind.WRITE: apsw.SQLITE_IOERR_WRITE,
     Kind.SYNC: apsw.SQLITE_IOERR_FSYNC,
@@ -68,10 +67,14 @@ CODES = {
 
 
 def error(kind: Kind, way: Way) -> apsw.Error:
+    failed: apsw.Error
     if way is Way.FULL:
-        return apsw.FullError("ENOSPC")
-    failed = apsw.CantOpenError("EIO") if kind is Kind.OPEN else apsw.IOError(f"EIO on {kind}")
-    failed.extendedresult = CODES[kind]
+        failed, code = apsw.FullError("ENOSPC"), apsw.SQLITE_FULL
+    elif kind is Kind.OPEN:
+        failed, code = apsw.CantOpenError("EIO"), apsw.SQLITE_CANTOPEN
+    else:
+        failed, code = apsw.IOError(f"EIO on {kind}"), CODES[kind]
+    failed.extendedresult = code
     return failed
 
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from qmtl.adapters.codec import stored
+from qmtl.adapters.memory import snapshot_of
 from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
 from qmtl.core.facts import Entry
 from qmtl.core.fold import advance, entries, fold
@@ -241,9 +242,10 @@ class SqlStore:
         return found[0] if found else None
 
     def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
-        with self._reading() as connection:
-            found = reads.snapshots(connection, world_id, 1, NEWEST, seq=seq)
-        return found[0] if found else None
+        found = self.journal(world_id, seq - 1, 1)
+        if not found and 0 < seq <= self._head(world_id).view.seq:
+            raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
+        return snapshot_of(found[0]) if found else None
 
     def snapshots(
         self,
