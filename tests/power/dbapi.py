@@ -48,6 +48,8 @@ def run(statement: Callable[[], Any]) -> Any:
         return statement()
     except apsw.Error as error:
         raise translated(error) from error
+    except UnicodeDecodeError as error:
+        raise sqlite3.OperationalError("Could not decode to UTF-8 column") from error
 
 
 class Cursor:

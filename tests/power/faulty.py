@@ -8,15 +8,17 @@ matter. Then nobody gets a wrong answer; and what was written on the strength of
 store itself: it does not open, or an audit says so.
 """
 
-from collections import Counter
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from threading import Thread
 from typing import TypeVar
 
 from qmtl.adapters.sql.errors import StoreAway
+from qmtl.adapters.sql.folder import DATABASE
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.sim.scene import Scene
 
@@ -30,6 +32,7 @@ from .rig import (
     filled,
     held,
     left,
+    misled,
     opened,
     repeated,
     scene_on,
@@ -42,7 +45,7 @@ from .vfs import Fault, Kind, Recorder, Way, watching
 ANSWER_SEC = 30.0  # Every answer takes milliseconds: after so long it hangs.
 LIES = {Way.SHORT, Way.FLIP}
 T = TypeVar("T")
-FLIPS = 3  # Bits of what is read that are tried, one at a time.
+FLIPS = 5  # Bits of each read that are tried, one at a time.
 
 WAYS: dict[Kind, tuple[tuple[Way, bool], ...]] = {
     Kind.OPEN: ((Way.EIO, False),),
@@ -54,29 +57,30 @@ WAYS: dict[Kind, tuple[tuple[Way, bool], ...]] = {
 }
 
 
-def asked(case: Case, logged: bool) -> Counter[Kind]:
-    """How often each kind of operation is asked of a disk that works."""
+@cache
+def undisturbed(case: Case, logged: bool) -> Recorder:
+    """What a disk that works is asked."""
     with scratch() as directory, settings_of(case):
         filled(expected(case, logged).start, directory)
         with watching(directory) as recorder, opened(directory, connecting(case)) as store:
             for step in case.steps:
                 step(scene_on(store, expected(case, logged).scene))
-        return recorder.counts
+        return recorder
 
 
 def faults(case: Case) -> Iterator[Fault]:
     """Every way in which any operation of the case can fail."""
-    for kind, count in asked(case, logged=True).items():
+    for kind, count in undisturbed(case, logged=True).counts.items():
         for at in range(1, count + 1):
             for seed, (way, lasts) in enumerate(WAYS[kind]):
                 if way not in LIES:
                     yield Fault(way, kind, at, lasts, seed)
-    for at in range(1, asked(case, logged=True).total() + 1):
+    for at in range(1, undisturbed(case, logged=True).counts.total() + 1):
         yield Fault(Way.EIO, None, at, lasts=True)
     if case.shared:
         return
     # Of a log that is read at the start, SQLite takes what is damaged for its end: decision 0021.
-    for at in range(1, asked(case, logged=False)[Kind.READ] + 1):
+    for at in range(1, undisturbed(case, logged=False).counts[Kind.READ] + 1):
         for seed, (way, _) in enumerate(WAYS[Kind.READ]):
             if way in LIES:
                 yield Fault(way, Kind.READ, at, seed=seed)
@@ -88,6 +92,19 @@ class Outcome:
 
     word: str
     faults: tuple[str, ...] = ()
+
+
+def flips_in(case: Case, table: str, count: int) -> Iterator[Fault]:
+    """Bits of the page where a table begins, each the first time that it is read."""
+    start = expected(case, logged=False).start
+    with scratch() as directory:
+        filled(start, directory)
+        with closing(sqlite3.connect(directory / DATABASE)) as connection:
+            query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+            [page] = connection.execute(query, (table,)).fetchone()
+            [[bytes_]] = connection.execute("PRAGMA page_size").fetchall()
+    at = undisturbed(case, logged=False).reads.index((DATABASE, (page - 1) * bytes_))
+    return (Fault(Way.FLIP, Kind.READ, at + 1, seed=seed) for seed in range(count))
 
 
 def outcome_of(case: Case, fault: Fault, connect: Connect | None = None) -> Outcome:
@@ -124,6 +141,11 @@ def _used(
         said += within(lambda: list(repeated(case, scene, begun, done, done=False)))
         done = len(case.steps)
     struck = bool(recorder.failed)
+    if word == "answered" and struck:
+        recorder.heal()
+        seen = within(partial(outcome, lambda _: list(misled(store)), scene))
+        if isinstance(seen, list):  # Else it was written back, and is found when it is read.
+            said += seen
     at_close = len(recorder.events)
     closed = within(partial(outcome, lambda _: store.close(), scene))
     if isinstance(closed, Exception) and not lies:

@@ -7,10 +7,12 @@ there must end in the last of them. It is opened as the product opens it, `sqlit
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, cast
@@ -20,14 +22,16 @@ import pytest
 from qmtl.adapters.sql import checkpoint, folder
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.errors import Refusal
+from qmtl.core.fold import fold
 from qmtl.core.invariants import check
 from qmtl.core.names import SYSTEM
+from qmtl.core.view import WorldView, same_view
 from qmtl.entry import auth
 from qmtl.sim.scene import Scene
 
 from . import dbapi, vfs
 from .cases import Case
-from .disk import Event, Image
+from .disk import LOSSES, Answered, Event, Image, Loss, cuts
 from .vfs import Recorder, watching
 
 SHARED_MEMORY = Path("/dev/shm")  # Where it exists, a real disk is not waited for.
@@ -183,6 +187,14 @@ def act(case: Case, scene: Scene, recorder: Recorder) -> list[object]:
 # ---- What is left ------------------------------------------------------------------------------
 
 
+def misled(store: SqlStore) -> Iterator[str]:
+    """Whether what a process keeps in memory is what the disk says, now that it is read again."""
+    for world in (SYSTEM, *sorted(store.load(SYSTEM).worlds)):
+        told = fold(WorldView(world_id=world), store.journal(world, 0, ENTRIES_MAX))
+        if not same_view(store.load(world), told):
+            yield f"{world}: its view is not what its journal says"
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """What is wrong with a folder, in words: what it says of itself, and what only we know."""
@@ -261,3 +273,44 @@ def unsound(store: SqlStore, scene: Scene) -> Iterator[str]:
         else:
             yield from (f"{world}: {said}" for said in store.audit(world))
             yield from (f"{world}: {said}" for said in check(store.load(world), scene.now))
+
+
+# ---- Cutting the power ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The power goes in the middle of operation `number`, and leaves what `loss` leaves."""
+
+    number: int
+    loss: Loss
+
+    def __str__(self) -> str:
+        return f"in operation {self.number}, of what is volatile {self.loss.name} is left"
+
+
+def every_cut(events: Sequence[Event]) -> list[Cut]:
+    """In each operation, and once after the last, in each way."""
+    operations = sum(not isinstance(event, Answered) for event in events)
+    return [Cut(number, loss) for number in range(operations + 1) for loss in LOSSES]
+
+
+def left_by(
+    case: Case, events: Sequence[Event], chosen: Iterable[Cut]
+) -> Iterator[tuple[Cut, Left]]:
+    """What each of these cuts leaves.  One that leaves the same as another is not looked at."""
+    ways = defaultdict(list)
+    for cut in chosen:
+        ways[cut.number].append(cut)
+    seen: set[tuple[int, frozenset[tuple[str, bytes]]]] = set()
+    for number, disk, answered in cuts(expected(case).start, events):
+        for cut in ways[number]:
+            image = disk.after(cut.loss.draw(number))
+            found = (answered, frozenset((name, digest(held)) for name, held in image.items()))
+            if found not in seen:
+                seen.add(found)
+                yield cut, left(case, image, answered)
+
+
+def digest(content: bytes) -> bytes:
+    return sha256(content).digest()

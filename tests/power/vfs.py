@@ -84,6 +84,7 @@ class Recorder:
     def __init__(self, names: Iterator[str], fault: Fault | None = None) -> None:
         self.events: list[Event] = []
         self.counts: Counter[Kind] = Counter()
+        self.reads: list[tuple[str, int]] = []  # Of which file, and from where.
         self.fault, self.failed = fault, 0
         self._names = set(names)
         self._lock = Lock()
@@ -132,6 +133,7 @@ class File(apsw.VFSFile):
         recorder.note(Created(name))
 
     def xRead(self, amount: int, offset: int) -> bytes:
+        self._recorder.reads.append((self._name, offset))
         fault = self._recorder.asked(Kind.READ)
         if fault is not None and fault.way not in (Way.SHORT, Way.FLIP):
             raise error(Kind.READ, fault.way)
@@ -220,7 +222,8 @@ def watching(folder: Path, fault: Fault | None = None) -> Iterator[Recorder]:
 
 
 def flipped(data: bytes, seed: int) -> bytes:
-    """The same but for one bit."""
-    changed, bit = bytearray(data), Random(seed).randrange(8 * len(data))
-    changed[bit // 8] ^= 1 << bit % 8
+    """The same but for one bit, where something is: what is zero is mostly unused."""
+    chance, changed = Random(seed), bytearray(data)
+    used = [at for at, byte in enumerate(data) if byte] or range(len(data))
+    changed[chance.choice(used)] ^= 1 << chance.randrange(8)
     return bytes(changed)

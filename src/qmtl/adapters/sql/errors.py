@@ -22,6 +22,7 @@ AWAY = {
     sqlite3.SQLITE_LOCKED: "Another program holds the database: close it.",
 }
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+NO_TEXT = "Could not decode to UTF-8"  # The driver says so, without a code.
 
 
 class FolderInUse(Refusal):
@@ -54,7 +55,7 @@ def refusal(error: BaseException | None) -> Refusal | None:
     if not isinstance(origin, sqlite3.Error):
         return None
     code = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
-    if code in DAMAGED:
+    if code in DAMAGED or str(origin).startswith(NO_TEXT):
         return StoreDamaged(f"SQLite says: {origin}.")
     if code in AWAY:
         return StoreAway(AWAY[code], f"SQLite says: {origin}.")

@@ -134,9 +134,9 @@ def _entry(seq: int, generation: int, at: int, actor: str, body: bytes | None) -
     )
 
 
-def _is_body(body: bytes | None, digest: str) -> bool:
+def _is_body(body: object, digest: str) -> bool:
     """Whether it is what its digest says; one that retention dropped says nothing."""
-    return body is None or sha256(body).hexdigest() == digest
+    return body is None or (isinstance(body, bytes) and sha256(body).hexdigest() == digest)
 
 
 def _stands(line: Line, body: bytes | None, after: int, previous: str) -> bool:

@@ -1,6 +1,6 @@
 """What the tables answer: series, snapshots, runs, remembered answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -50,12 +50,20 @@ def series(
     if not chunks:
         return EMPTY
     for number, (chunk, told, *blobs) in enumerate(chunks):
-        if chunk != number or checksum(*blobs) != told:
+        if chunk != number or not _is_whole(blobs, told):
             raise StoreDamaged(f"The {stage} returns of {strategy_id} are not what was written.")
     t, r, accepted = (b"".join(blobs) for blobs in list(zip(*chunks, strict=True))[2:])
     return Series(
         np.frombuffer(t, "<i8"), np.frombuffer(r, "<f8"), np.frombuffer(accepted, np.bool_)
     )
+
+
+def _is_whole(blobs: Sequence[object], told: int) -> bool:
+    """Whether blobs are those that their checksum was made of."""
+    if not all(isinstance(blob, bytes) for blob in blobs):
+        return False  # A damaged row may say that it holds text.
+    t, r, accepted = (blob for blob in blobs if isinstance(blob, bytes))
+    return len(t) == len(r) == 8 * len(accepted) and checksum(t, r, accepted) == told
 
 
 def snapshots(
@@ -79,11 +87,11 @@ def snapshots(
     return [_snapshot(row) for row in found]
 
 
-def _snapshot(row: Row[int, int, str, str, bytes | None]) -> StoredSnapshot:
+def _snapshot(row: Row[int, int, str, str, Any]) -> StoredSnapshot:
     seq, created_at, actor, digest, body = row
     if body is None:
         raise BodyDropped(f"Entry {seq}.")
-    if sha256(body).hexdigest() != digest:
+    if not isinstance(body, bytes) or sha256(body).hexdigest() != digest:
         raise StoreDamaged(f"The snapshot of entry {seq} is not what was written.")
     fact = fact_from_bytes(body)
     assert isinstance(fact, SnapshotStored), "its journal entry stored it"
