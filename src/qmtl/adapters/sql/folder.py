@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
 
+from qmtl.adapters.directories import made
+
 from .errors import FolderInUse, UnknownSchema
 from .schema import HEAD, REVISIONS, definition
 from .transaction import in_transaction
@@ -36,7 +38,7 @@ def lock(directory: Path) -> int:
     INVARIANT: one process writes.  The lock is the kernel's, so it ends with the process, however
     that ends.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made(directory)
     descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
