@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import pytest
 
-from qmtl.adapters.sql import checkpoint, folder
+from qmtl.adapters.sql import checkpoint, folder, writer
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.errors import Refusal
 from qmtl.core.fold import fold
@@ -36,6 +36,7 @@ from .vfs import Recorder, watching
 
 SHARED_MEMORY = Path("/dev/shm")  # Where it exists, a real disk is not waited for.
 FILES = (folder.DATABASE, f"{folder.DATABASE}-wal", f"{folder.DATABASE}-journal")
+LONG_SEC = 60.0
 ENTRIES_MAX = 10_000  # Far more than any case has.
 
 Connect = Callable[[str], dbapi.Connection]
@@ -80,6 +81,8 @@ def settings_of(case: Case) -> Iterator[None]:
         patch.setattr(auth, "new_token", lambda: "qmtl_not_secret")
         if case.view_checkpoints:
             patch.setattr(checkpoint, "CHECKPOINT_EVERY", 1)
+        if case.shared:
+            patch.setattr(writer, "BATCH_SEC", LONG_SEC)  # However slow the machine, one batch.
         if case.migrated:
             patch.setattr(folder, "create", folder.upgrade)
         yield

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
@@ -86,19 +87,22 @@ def _engine(path: Path, mode: str, pragma: str, connect: Connect = sqlite) -> En
             failed.pop_all()
         return connection
 
+    # What a statement was given may be a body that somebody sent: no log is to have it.
+    always: dict[str, Any] = {
+        "creator": creator,
+        "isolation_level": "AUTOCOMMIT",
+        "hide_parameters": True,
+    }
     if mode == "rw":
-        return create_engine(
-            "sqlite://", creator=creator, poolclass=NullPool, isolation_level="AUTOCOMMIT"
-        )
+        return create_engine("sqlite://", poolclass=NullPool, **always)
     return create_engine(
         "sqlite://",
-        creator=creator,
         poolclass=QueuePool,
         pool_size=READERS_MAX,
         max_overflow=0,
         pool_timeout=READER_WAIT_SEC,
         pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
+        **always,
     )
 
 

@@ -149,6 +149,7 @@ class Writer:
 
 def _fail(waiter: Waiter, cause: BaseException | None) -> None:
     told = f"{type(cause).__name__}." if cause else "It is closed."
-    error = refusal(cause) or StoreAway(told)
+    before = cause.__context__ if cause else None  # What made SQLite give up the transaction.
+    error = refusal(cause) or refusal(before) or StoreAway(told)
     error.__cause__ = cause
     waiter[1].set_exception(error)
