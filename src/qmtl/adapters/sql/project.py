@@ -5,11 +5,11 @@ of the view after it (`rows.py`).  Content that no view carries (series, runs, t
 snapshots) comes from the facts.  Either way the work is in proportion to what the facts name.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import assert_never
 
-import numpy as np
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.sqlite import insert
 
@@ -151,9 +151,8 @@ def checksum(t: bytes, r: bytes, accepted: bytes) -> int:
     Any one bit that is wrong changes it, and that of more points is the sum of theirs, so that a
     chunk gets longer without being read.  It is there against disks, and no proof against people.
     """
-    words = np.frombuffer(t + r, "<u4").reshape(-1, 2).sum(axis=0, dtype=np.uint64)
-    low, high = words.tolist()
-    return int(low + (high << 32) + sum(accepted)) % CHECKSUM_PRIME
+    words: tuple[int, ...] = struct.unpack(f"<{2 * len(accepted)}Q", t + r)
+    return (sum(words) + sum(accepted)) % CHECKSUM_PRIME
 
 
 def snapshot_row(world_id: WorldId, entry: f.Entry, fact: f.SnapshotStored) -> dict[str, r.Cell]:
