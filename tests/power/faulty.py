@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from threading import Thread
 from typing import TypeVar
@@ -25,7 +25,6 @@ from qmtl.sim.scene import Scene
 from .cases import Case, outcome
 from .disk import NOTHING, Volatile
 from .rig import (
-    Connect,
     Expected,
     connecting,
     expected,
@@ -86,14 +85,6 @@ def faults(case: Case) -> Iterator[Fault]:
                 yield Fault(way, Kind.READ, at, seed=seed)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How it ended, in a word, and what must not have been, in words."""
-
-    word: str
-    faults: tuple[str, ...] = ()
-
-
 def flips_in(case: Case, table: str, count: int) -> Iterator[Fault]:
     """Bits of the page where a table begins, each the first time that it is read."""
     start = expected(case, logged=False).start
@@ -107,76 +98,97 @@ def flips_in(case: Case, table: str, count: int) -> Iterator[Fault]:
     return (Fault(Way.FLIP, Kind.READ, at + 1, seed=seed) for seed in range(count))
 
 
-def outcome_of(case: Case, fault: Fault, connect: Connect | None = None) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended, in a word, and what must not have been, in words."""
+
+    word: str
+    faults: tuple[str, ...] = ()
+
+
+def outcome_of(case: Case, fault: Fault) -> Outcome:
     """What happens when the disk fails so."""
     lies = fault.way in LIES
     begun = expected(case, logged=not lies)
     with scratch() as directory, settings_of(case):
         filled(begun.start, directory)
         with watching(directory, fault) as recorder:
+            trial = Trial(case, begun, recorder, lies)
             try:
-                store = store_on(directory, connect or connecting(case))
+                store = store_on(directory, connecting(case))
             except Exception as error:
-                told = lies or isinstance(error, StoreAway)
-                ended = Outcome("does not open", () if told else (f"it raises {error!r}",))
-                done = 0
+                trial.word = "does not open"
+                if not lies and not isinstance(error, StoreAway):
+                    trial.faults.append(f"it raises {error!r}")
             else:
-                ended, done = _used(case, begun, store, recorder, lies)
-        here = left(case, held(directory), done, logged=not lies)
-    said = ended.faults
+                trial.use(store)
+        here = left(case, held(directory), trial.done, logged=not lies)
     if lies and here.unsound:
-        return Outcome(f"{ended.word}, found", said)
-    return Outcome(ended.word, said + tuple(f"closed, {found}" for found in here.faults))
+        return Outcome(f"{trial.word}, found", tuple(trial.faults))
+    closed = (f"closed, {found}" for found in here.faults)
+    return Outcome(trial.word, (*trial.faults, *closed))
 
 
-def _used(
-    case: Case, begun: Expected, store: SqlStore, recorder: Recorder, lies: bool
-) -> tuple[Outcome, int]:
-    """From the first step to the store's end; and how many steps were answered until then."""
-    scene = scene_on(store, begun.scene)
-    said: list[str] = []
-    word, done = _answered(case, begun, scene, recorder, lies, said)
-    if not lies and done < len(case.steps) and not said:
-        recorder.heal()
-        said += within(lambda: list(repeated(case, scene, begun, done, done=False)))
-        done = len(case.steps)
-    struck = bool(recorder.failed)
-    if word == "answered" and struck:
-        recorder.heal()
+@dataclass
+class Trial:
+    """One use of a store on a disk that fails: how it goes, and what is wrong with that."""
+
+    case: Case
+    begun: Expected
+    recorder: Recorder
+    lies: bool
+    word: str = "answered"
+    done: int = 0  # Steps that were answered.
+    faults: list[str] = field(default_factory=list)
+
+    def use(self, store: SqlStore) -> None:
+        """From the first step to the store's end, and a power loss just before or after that."""
+        scene = scene_on(store, self.begun.scene)
+        self._ask(scene)
+        if self.done < len(self.case.steps) and not self.lies and not self.faults:
+            self._ask_again(scene)
+        elif self.recorder.failed and self.word == "answered":
+            self._look(store, scene)
+        struck, events = self.recorder.failed, self.recorder.events
+        before = len(events)
+        closed = within(partial(outcome, lambda _: store.close(), scene))
+        if self.lies or self.faults:
+            return
+        if isinstance(closed, Exception):
+            self.faults.append(f"closing raises {closed!r}")
+        disk = Volatile(self.begun.start)
+        disk.see(events[:before] if struck else events)
+        cut = left(self.case, disk.after(NOTHING.draw(0)), self.done)
+        self.faults += [f"without power, {found}" for found in cut.faults]
+
+    def _ask(self, scene: Scene) -> None:
+        """The steps, until one is refused."""
+        for number, step in enumerate(self.case.steps):
+            answer = within(partial(outcome, step, scene))
+            if isinstance(answer, StoreAway) or (self.lies and isinstance(answer, Exception)):
+                self.word = f"refused ({type(answer).__name__})"
+                return
+            right = self.case.shared or answer == self.begun.answers[number]
+            if isinstance(answer, Exception) or not right:
+                self.word = "wrong"
+                self.faults.append(f"step {number + 1} is answered wrong: {answer!r}")
+                return
+            self.done = number + 1
+            self.recorder.answered(self.done)
+
+    def _ask_again(self, scene: Scene) -> None:
+        """The disk works again, and so does the store."""
+        self.recorder.heal()
+        again = partial(repeated, self.case, scene, self.begun, self.done, done=False)
+        self.faults += within(lambda: list(again()))
+        self.done = len(self.case.steps)
+
+    def _look(self, store: SqlStore, scene: Scene) -> None:
+        """The disk works again: does the store remember what the disk says?"""
+        self.recorder.heal()
         seen = within(partial(outcome, lambda _: list(misled(store)), scene))
         if isinstance(seen, list):  # Else it was written back, and is found when it is read.
-            said += seen
-    at_close = len(recorder.events)
-    closed = within(partial(outcome, lambda _: store.close(), scene))
-    if isinstance(closed, Exception) and not lies:
-        said.append(f"closing raises {closed!r}")
-    if not lies and not said:
-        disk = Volatile(begun.start)
-        disk.see(recorder.events[:at_close] if struck else recorder.events)
-        cut = left(case, disk.after(NOTHING.draw(0)), done)
-        said += [f"without power, {found}" for found in cut.faults]
-    return Outcome(word, tuple(said)), done
-
-
-def _answered(
-    case: Case,
-    begun: Expected,
-    scene: Scene,
-    recorder: Recorder,
-    lies: bool,
-    said: list[str],
-) -> tuple[str, int]:
-    """The steps, until one is refused; what is wrong goes into `said`."""
-    for number, step in enumerate(case.steps):
-        answer = within(partial(outcome, step, scene))
-        if isinstance(answer, StoreAway) or (lies and isinstance(answer, Exception)):
-            return f"refused ({type(answer).__name__})", number
-        right = case.shared or answer == begun.answers[number]
-        if isinstance(answer, Exception) or not right:
-            said.append(f"step {number + 1} is answered wrong: {answer!r}")
-            return "wrong", number
-        recorder.answered(number + 1)
-    return "answered", len(case.steps)
+            self.faults += seen
 
 
 def within(job: Callable[[], T]) -> T:

@@ -28,7 +28,7 @@ from .rig import scratch, store_on
 from .vfs import Fault, Kind, Recorder, Way, watching
 
 ALL = os.environ.get("QMTL_POWER") == "all"
-FAULTS = 4  # Of each case, in the ordinary run.
+FAULTS = 3  # Of each case, in the ordinary run.
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

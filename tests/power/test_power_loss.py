@@ -17,7 +17,7 @@ from .conftest import Tried
 from .rig import every_cut, expected, left_by, recorded
 
 ALL = os.environ.get("QMTL_POWER") == "all"
-CUTS = 5  # Of each case, in the ordinary run.
+CUTS = 4  # Of each case, in the ordinary run.
 
 
 def named(case: Case) -> str:
