@@ -47,10 +47,11 @@ class World:
     def snapshot(self, seq: int) -> StoredSnapshot | None:
         if not 0 < seq <= self.view.seq:
             return None
-        return _snapshot(self.journal[seq - 1])
+        return snapshot_of(self.journal[seq - 1])
 
 
-def _snapshot(entry: Entry) -> StoredSnapshot | None:
+def snapshot_of(entry: Entry) -> StoredSnapshot | None:
+    """The snapshot that an entry stored; None when it stored none."""
     if not isinstance(entry.fact, SnapshotStored):
         return None
     return StoredSnapshot(seq=entry.seq, created_at=entry.at, actor=entry.actor, fact=entry.fact)
@@ -140,7 +141,7 @@ class MemoryStore:
         """Newest stored first."""
         world = self._world(world_id)
         for entry in reversed(world.journal[: world.view.seq]):
-            found = _snapshot(entry)
+            found = snapshot_of(entry)
             if found and stage in (None, found.fact.stage) and actor in (None, found.actor):
                 yield found
 

@@ -140,8 +140,11 @@ def subject_of(
 
 def _latest(store: Store, view: WorldView, sid: StrategyId, stage: Stage) -> EvaluationRun | None:
     latest = view.runs.get((sid, stage))
-    found = None if latest is None else store.run(view.world_id, sid, latest.run_id)
-    return None if found is None else found.run
+    if latest is None:
+        return None
+    found = store.run(view.world_id, sid, latest.run_id)
+    assert found is not None, "a run that the view knows is stored"
+    return found.run
 
 
 def _check_metrics(request: Request) -> None:

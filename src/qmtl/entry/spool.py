@@ -15,13 +15,13 @@ from typing import Final
 
 import orjson
 
+from qmtl.adapters.directories import made, synced
 from qmtl.core.errors import UpstreamAway
 from qmtl.core.times import micros
 
 FILES_MAX: Final = 1_000  # A world that is away for longer needs a person, not a longer queue.
 BYTES_MAX: Final = 256 << 20  # Whoever sends them is known only once the world is back.
 REFUSED_MAX: Final = 100  # To look at; older ones go.
-FOLDER_MODE: Final = 0o700
 SECRET_MODE: Final = 0o600  # It holds the submitter's credential, to be forwarded as theirs.
 SUFFIX: Final = ".json"
 REFUSED: Final = "refused"
@@ -50,7 +50,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, Lock()
         for each in (folder, folder / REFUSED):
-            each.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            made(each)
 
     def keep(self, kept: Kept, now: datetime) -> str:
         """Its digest, once it is safe on disk.  Raises UpstreamAway when there is no room."""
@@ -87,7 +87,7 @@ class Spool:
     def done(self, path: Path) -> None:
         """The world has it."""
         path.unlink(missing_ok=True)
-        _sync(self._folder)
+        synced(self._folder)
 
     def refused(self, path: Path, status: int, answer: bytes) -> None:
         """The world will never take it: set aside, with its answer and without its credential."""
@@ -107,12 +107,4 @@ class Spool:
             file.flush()
             os.fsync(descriptor)
         part.rename(path)
-        _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        synced(path.parent)

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from qmtl.adapters import policies
 from qmtl.adapters.clock import ReplayClock, SystemClock
+from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
@@ -32,7 +33,6 @@ from .spool import Spool
 PORT_DEFAULT: Final = 8321
 ADMIN_TOKEN: Final = "admin.token"  # The file's name in the data folder.
 SANDBOX: Final = WorldId("sandbox")
-FOLDER_MODE: Final = 0o700
 SECRET_MODE: Final = 0o600
 
 
@@ -97,7 +97,7 @@ def opened(settings: Settings) -> Opened:
     """
     if settings.part is Part.GATEWAY:
         return _gateway(settings)
-    store = MemoryStore() if settings.memory else SqlStore(_folder(settings.data))
+    store = MemoryStore() if settings.memory else SqlStore(made(settings.data))
     with ExitStack() as failed:  # Whatever it is, the folder is given back.
         failed.callback(store.close)
         services = services_over(store, settings)
@@ -136,15 +136,10 @@ def create_app(settings: Settings) -> Starlette:
     return opened(settings).app
 
 
-def _folder(data: Path) -> Path:
-    data.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    return data
-
-
 def _gateway(settings: Settings) -> Opened:
     if settings.world_url is None:
         raise Invalid("A gateway needs the URL of its world service.")
-    spool = Spool(_folder(settings.data) / "spool")
+    spool = Spool(made(settings.data) / "spool")
     gateway = Gateway(settings.world_url, spool, SystemClock())
     return Opened(app_before(gateway), (), gateway.close, lambda: None)
 
@@ -197,4 +192,5 @@ def _keep(path: Path, token: str) -> Path:
         file.write(token + "\n")
         file.flush()
         os.fsync(descriptor)
+    synced(path.parent)
     return path

@@ -18,6 +18,7 @@ from qmtl.core.names import RunId, StrategyId, WorldId
 from qmtl.core.view import WorldView, same_view
 
 from . import checkpoint, journal, project, reads
+from .errors import StoreDamaged
 from .rows import PROJECTIONS, Cell, Projection, Row, rows_of, world_row
 
 DIFFERENCES_MAX = 100  # More than anybody reads; after so many the audit stops.
@@ -94,7 +95,11 @@ def _series(connection: Connection, world: World) -> Iterator[str]:
         yield f"series: {sid} {word} should not be there"
     for (sid, stage), parts in world.series.items():
         wanted = joined(parts)
-        found = reads.series(connection, world.view.world_id, sid, stage)
+        try:
+            found = reads.series(connection, world.view.world_id, sid, stage)
+        except StoreDamaged as damaged:
+            yield f"series: {damaged.args[0]}"
+            continue
         pairs = ((wanted.t, found.t), (wanted.r, found.r), (wanted.accepted, found.accepted))
         if not all(np.array_equal(a, b) for a, b in pairs):
             yield f"series: {sid} {stage} differs from the points that arrived"

@@ -61,7 +61,8 @@ def read(connection: Connection, world_id: WorldId) -> Hot | None:
     if found is None:
         return None
     seq, head_hash, digest, dense, sparse = found
-    if digest != _digest(dense, sparse):
+    whole = isinstance(dense, bytes) and isinstance(sparse, bytes)
+    if not whole or digest != _digest(dense, sparse):
         return None
     try:
         view = WorldView(**sparse_from_bytes(sparse), **_columns(dense))

@@ -3,21 +3,34 @@
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
 
+from qmtl.adapters.directories import made
+
 from .errors import FolderInUse, UnknownSchema
 from .schema import HEAD, REVISIONS, definition
+from .transaction import in_transaction
 
 DATABASE = "qmtl.db"
 LOCK = "lock"
 READERS_MAX = 8  # A read takes well under a millisecond; more connections would only share a core.
 READER_WAIT_SEC = 30.0
 CACHE_KIB = 65_536
+
+Connect = Callable[[str], sqlite3.Connection]  # To the database of a URI, nothing begun.
+
+
+def sqlite(uri: str) -> sqlite3.Connection:
+    """The standard library's SQLite.  Tests put another in its place, on a disk that fails."""
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
 
 
 def lock(directory: Path) -> int:
@@ -26,7 +39,7 @@ def lock(directory: Path) -> int:
     INVARIANT: one process writes.  The lock is the kernel's, so it ends with the process, however
     that ends.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made(directory)
     descriptor = os.open(directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,20 +75,20 @@ def at_rest(directory: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def writer(directory: Path) -> Engine:
+def writer(directory: Path, connect: Connect = sqlite) -> Engine:
     """For the one connection that writes, on a database that is there and up to date."""
     path = directory / DATABASE
     # SQLite gives the files beside the database the permissions of the database.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    engine = _engine(path, "rw", "PRAGMA journal_mode = WAL")
+    engine = _engine(path, "rw", "PRAGMA journal_mode = WAL", connect)
     with engine.connect() as connection:
         prepare(connection)
     return engine
 
 
-def reader(directory: Path) -> Engine:
+def reader(directory: Path, connect: Connect = sqlite) -> Engine:
     """For connections that cannot write, whatever they are asked."""
-    return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON")
+    return _engine(directory / DATABASE, "ro", "PRAGMA query_only = ON", connect)
 
 
 def still(directory: Path) -> Engine:
@@ -84,37 +97,41 @@ def still(directory: Path) -> Engine:
     return _engine(directory / DATABASE, "ro&immutable=1", "PRAGMA query_only = ON")
 
 
-def _engine(path: Path, mode: str, pragma: str) -> Engine:
+def _engine(path: Path, mode: str, pragma: str, connect: Connect = sqlite) -> Engine:
     """Transactions are begun by hand (AUTOCOMMIT): the driver would begin them at its own times."""
 
-    def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
-        connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
-        )
+    def creator() -> sqlite3.Connection:
+        connection = connect(f"file:{quote(str(path.absolute()))}?mode={mode}")
         # FULL, never NORMAL: in WAL mode NORMAL loses answered commits when the power goes.
-        for setting in (
+        settings = (
             pragma,
             "PRAGMA synchronous = FULL",
             "PRAGMA foreign_keys = ON",
             f"PRAGMA cache_size = -{CACHE_KIB}",
-        ):
-            connection.execute(setting).close()
+        )
+        with ExitStack() as failed:  # Left open, it would hold its locks until it is collected.
+            failed.callback(connection.close)
+            for setting in settings:
+                connection.execute(setting).close()
+            failed.pop_all()
         return connection
 
+    # What a statement was given may be a body that somebody sent: no log is to have it.
+    always: dict[str, Any] = {
+        "creator": creator,
+        "isolation_level": "AUTOCOMMIT",
+        "hide_parameters": True,
+    }
     if mode == "rw":
-        return create_engine(
-            "sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT"
-        )
+        return create_engine("sqlite://", poolclass=NullPool, **always)
     return create_engine(
         "sqlite://",
-        creator=connect,
         poolclass=QueuePool,
         pool_size=READERS_MAX,
         max_overflow=0,
         pool_timeout=READER_WAIT_SEC,
         pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
+        **always,
     )
 
 
@@ -133,8 +150,7 @@ def prepare(connection: Connection) -> None:
             raise UnknownSchema(f"It is {known}; this is {HEAD}.")
         connection.exec_driver_sql("COMMIT")
     finally:
-        dbapi = connection.connection.dbapi_connection
-        if dbapi is not None and dbapi.in_transaction:
+        if in_transaction(connection):
             connection.exec_driver_sql("ROLLBACK")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
 from qmtl.adapters.codec import fact_from_bytes
@@ -13,7 +13,7 @@ from qmtl.core.times import instant, micros
 from qmtl.core.view import WorldView
 
 from .chain import GENESIS, Line, lines
-from .errors import BodyDropped
+from .errors import BodyDropped, StoreDamaged
 from .rows import Cell, world_row
 from .schema import bodies, journal, sql, worlds
 
@@ -28,7 +28,7 @@ NEXT = (
 ENTRY = sql(insert(journal))
 BODY = sql(insert(bodies).on_conflict_do_nothing())
 ENTRIES = (
-    "SELECT seq, generation, at, actor, body FROM journal "
+    "SELECT seq, generation, at, actor, body_digest, body FROM journal "
     "LEFT JOIN bodies ON digest = body_digest "
     "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
 )
@@ -70,11 +70,16 @@ def append(
 
 
 def read(connection: Connection, world_id: WorldId, after: int, limit: int) -> list[Entry]:
-    """Entries with a greater seq, in order.  Raises BodyDropped."""
+    """Entries with a greater seq, in order.  Raises BodyDropped, StoreDamaged."""
     found = connection.exec_driver_sql(
         ENTRIES, {"world_id": world_id, "after": after, "limit": limit}
     )
-    return [_entry(row) for row in found]
+    entries = []
+    for follows, (seq, generation, at, actor, digest, body) in enumerate(found, start=after + 1):
+        if seq != follows or not _is_body(body, digest):
+            raise _damaged(world_id, follows)
+        entries.append(_entry(seq, generation, at, actor, body))
+    return entries
 
 
 def read_all(connection: Connection, world_id: WorldId, after: int) -> Iterator[Entry]:
@@ -84,16 +89,40 @@ def read_all(connection: Connection, world_id: WorldId, after: int) -> Iterator[
         after = page[-1].seq
 
 
+def proven(connection: Connection, world_id: WorldId, after: int, previous: str) -> Iterator[Entry]:
+    """Every entry with a greater seq up to the world's head, each held against the chain.
+
+    `previous` is the hash of entry `after`.  Raises BodyDropped, StoreDamaged.
+    """
+    head = _head(connection, world_id)
+    while page := _lines(connection, world_id, after):
+        for line, body in page:
+            if not _stands(line, body, after, previous):
+                raise _damaged(world_id, after + 1)
+            yield _entry(line.seq, line.generation, line.at, line.actor, body)
+            after, previous = line.seq, line.hash
+    if (after, previous) != head:
+        raise _damaged(world_id, min(after, head[0]) + 1)
+
+
+def _damaged(world_id: WorldId, seq: int) -> StoreDamaged:
+    return StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing or was edited.")
+
+
 def head_hash(connection: Connection, world_id: WorldId) -> str:
     """Of the world's newest entry."""
+    return _head(connection, world_id)[1]
+
+
+def _head(connection: Connection, world_id: WorldId) -> tuple[int, str]:
+    """Seq and hash of the newest entry, as the world's row has them."""
     found = connection.exec_driver_sql(
-        "SELECT head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
-    ).scalar()
-    return GENESIS if found is None else str(found)
+        "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
+    ).first()
+    return (0, GENESIS) if found is None else (found[0], found[1])
 
 
-def _entry(row: Row[int, int, int, str, bytes | None]) -> Entry:
-    seq, generation, at, actor, body = row
+def _entry(seq: int, generation: int, at: int, actor: str, body: bytes | None) -> Entry:
     if body is None:
         raise BodyDropped(f"Entry {seq}.")
     return Entry(
@@ -105,22 +134,28 @@ def _entry(row: Row[int, int, int, str, bytes | None]) -> Entry:
     )
 
 
+def _is_body(body: object, digest: str) -> bool:
+    """Whether it is what its digest says; one that retention dropped says nothing."""
+    return body is None or (isinstance(body, bytes) and sha256(body).hexdigest() == digest)
+
+
+def _stands(line: Line, body: bytes | None, after: int, previous: str) -> bool:
+    """Whether a line is the one after `after`, whose hash is `previous`, unedited."""
+    return line.seq == after + 1 and _is_body(body, line.body_digest) and line.follows(previous)
+
+
 def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
     """The first entry that is missing, was edited, or does not follow from its predecessor."""
-    head = connection.exec_driver_sql(
-        "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
-    ).first()
+    head = _head(connection, world_id)
     after, previous = 0, GENESIS
     while page := _lines(connection, world_id, after):
         for line, body in page:
-            whole = body is None or sha256(body).hexdigest() == line.body_digest
-            if line.seq != after + 1 or not whole or not line.follows(previous):
+            if not _stands(line, body, after, previous):
                 return after + 1
             after, previous = line.seq, line.hash
-    seq, last = head or (0, GENESIS)
-    if seq != after:
-        return min(seq, after) + 1
-    return None if last == previous else seq
+    if (after, previous) == head:
+        return None
+    return head[0] if head[0] == after else min(head[0], after) + 1
 
 
 def _lines(

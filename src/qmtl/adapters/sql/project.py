@@ -5,6 +5,7 @@ of the view after it (`rows.py`).  Content that no view carries (series, runs, t
 snapshots) comes from the facts.  Either way the work is in proportion to what the facts name.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import assert_never
@@ -45,9 +46,11 @@ REVISION = sql(insert(run_revisions))
 RUN = upsert(runs)
 SNAPSHOT = sql(insert(snapshots))
 CHUNK = sql(insert(series))
+CHECKSUM_PRIME = 2**61 - 1  # No power of two is a multiple of it; two terms fit into an INTEGER.
 # `||` makes text of blobs, byte for byte; the cast makes it a blob again.
-LONGER = """
+LONGER = f"""
 UPDATE series SET points = points + :points, last_t = :last_t,
+  checksum = (checksum + :checksum) % {CHECKSUM_PRIME},
   t = CAST(t || :t AS BLOB), r = CAST(r || :r AS BLOB),
   accepted = CAST(accepted || :accepted AS BLOB)
 WHERE world_id = :world_id AND strategy_id = :strategy_id AND stage = :stage
@@ -128,14 +131,28 @@ def _append(connection: Connection, world_id: WorldId, arriving: list[Arrival]) 
 
 def _chunk(arrival: Arrival, start: int, stop: int) -> dict[str, r.Cell]:
     t = arrival.t[start:stop]
-    return {
-        "points": stop - start,
-        "first_t": int(t[0]),
-        "last_t": int(t[-1]),
+    blobs = {
         "t": t.astype("<i8").tobytes(),
         "r": arrival.r[start:stop].astype("<f8").tobytes(),
         "accepted": arrival.accepted[start:stop].tobytes(),
     }
+    return {
+        "points": stop - start,
+        "first_t": int(t[0]),
+        "last_t": int(t[-1]),
+        "checksum": checksum(*blobs.values()),
+        **blobs,
+    }
+
+
+def checksum(t: bytes, r: bytes, accepted: bytes) -> int:
+    """Of some points: their words and bytes, added up modulo a prime.
+
+    Any one bit that is wrong changes it, and that of more points is the sum of theirs, so that a
+    chunk gets longer without being read.  It is there against disks, and no proof against people.
+    """
+    words: tuple[int, ...] = struct.unpack(f"<{2 * len(accepted)}Q", t + r)
+    return (sum(words) + sum(accepted)) % CHECKSUM_PRIME
 
 
 def snapshot_row(world_id: WorldId, entry: f.Entry, fact: f.SnapshotStored) -> dict[str, r.Cell]:

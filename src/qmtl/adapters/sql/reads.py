@@ -1,7 +1,8 @@
 """What the tables answer: series, snapshots, runs, remembered answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,16 @@ from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import EMPTY, Series
 from qmtl.core.times import instant
 
-from .errors import BodyDropped
+from .errors import BodyDropped, StoreDamaged
+from .project import checksum
 from .rows import Cell
 
 CHUNKS = (
-    "SELECT t, r, accepted FROM series WHERE world_id = :world_id "
+    "SELECT chunk, checksum, t, r, accepted FROM series WHERE world_id = :world_id "
     "AND strategy_id = :strategy_id AND stage = :stage ORDER BY chunk"
 )
 SNAPSHOTS = (
-    "SELECT s.seq, s.created_at, s.actor, b.body FROM snapshots s "
+    "SELECT s.seq, s.created_at, s.actor, j.body_digest, b.body FROM snapshots s "
     "JOIN journal j ON j.world_id = s.world_id AND j.seq = s.seq "
     "LEFT JOIN bodies b ON b.digest = j.body_digest WHERE s.world_id = :world_id"
 )
@@ -42,15 +44,26 @@ NEWEST = (
 def series(
     connection: Connection, world_id: WorldId, strategy_id: StrategyId, stage: Stage
 ) -> Series:
-    """All that is held of one strategy and stage."""
+    """All that is held of one strategy and stage.  Raises StoreDamaged."""
     key = {"world_id": world_id, "strategy_id": strategy_id, "stage": stage.value}
     chunks = connection.exec_driver_sql(CHUNKS, key).all()
     if not chunks:
         return EMPTY
-    t, r, accepted = (b"".join(blobs) for blobs in zip(*chunks, strict=True))
+    for number, (chunk, told, *blobs) in enumerate(chunks):
+        if chunk != number or not _is_whole(blobs, told):
+            raise StoreDamaged(f"The {stage} returns of {strategy_id} are not what was written.")
+    t, r, accepted = (b"".join(blobs) for blobs in list(zip(*chunks, strict=True))[2:])
     return Series(
         np.frombuffer(t, "<i8"), np.frombuffer(r, "<f8"), np.frombuffer(accepted, np.bool_)
     )
+
+
+def _is_whole(blobs: Sequence[object], told: int) -> bool:
+    """Whether blobs are those that their checksum was made of."""
+    if not all(isinstance(blob, bytes) for blob in blobs):
+        return False  # A damaged row may say that it holds text.
+    t, r, accepted = (blob for blob in blobs if isinstance(blob, bytes))
+    return len(t) == len(r) == 8 * len(accepted) and checksum(t, r, accepted) == told
 
 
 def snapshots(
@@ -74,10 +87,12 @@ def snapshots(
     return [_snapshot(row) for row in found]
 
 
-def _snapshot(row: Row[int, int, str, bytes | None]) -> StoredSnapshot:
-    seq, created_at, actor, body = row
+def _snapshot(row: Row[int, int, str, str, Any]) -> StoredSnapshot:
+    seq, created_at, actor, digest, body = row
     if body is None:
         raise BodyDropped(f"Entry {seq}.")
+    if not isinstance(body, bytes) or sha256(body).hexdigest() != digest:
+        raise StoreDamaged(f"The snapshot of entry {seq} is not what was written.")
     fact = fact_from_bytes(body)
     assert isinstance(fact, SnapshotStored), "its journal entry stored it"
     return StoredSnapshot(seq=seq, created_at=instant(created_at), actor=ActorId(actor), fact=fact)

@@ -32,7 +32,7 @@ from sqlalchemy.sql import ClauseElement
 
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001", "0002")  # Oldest first; the last is what this program works with.
+REVISIONS = ("0001", "0002", "0003")  # Oldest first; the last is what this program works with.
 HEAD = REVISIONS[-1]
 HASH_CHARS = 64  # SHA-256 in hex.
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
@@ -239,6 +239,7 @@ series = _table(
     _blob("t"),  # int64, little-endian.
     _blob("r"),  # float64, little-endian.
     _blob("accepted"),  # A byte each, 0 or 1.
+    _integer("checksum"),  # Of the three blobs: see `project.checksum`.
     _one_of("stage", Stage),
     _check(f"points BETWEEN 1 AND {CHUNK_POINTS}"),
     _check("length(t) = 8 * points AND length(r) = 8 * points AND length(accepted) = points"),

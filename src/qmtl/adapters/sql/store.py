@@ -18,6 +18,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from qmtl.adapters.codec import stored
+from qmtl.adapters.memory import snapshot_of
 from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
 from qmtl.core.facts import Entry
 from qmtl.core.fold import advance, entries, fold
@@ -28,8 +29,8 @@ from qmtl.core.view import WorldView
 
 from . import audit, checkpoint, folder, journal, project, reads
 from .chain import GENESIS
-from .errors import StoreAway
-from .transaction import Hot, Transaction
+from .errors import StoreAway, StoreDamaged, told
+from .transaction import Hot, Transaction, in_transaction
 from .writer import Writer
 
 REMEMBER_FOR = timedelta(days=7)  # No client retries a request longer than this.
@@ -47,15 +48,15 @@ T = TypeVar("T")
 class SqlStore:
     """One data folder, owned by this process until `close`."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises FolderInUse, UnknownSchema."""
-        with ExitStack() as opened:
+    def __init__(self, directory: Path, connect: folder.Connect = folder.sqlite) -> None:
+        """Raises FolderInUse, UnknownSchema, StoreAway."""
+        with told(), ExitStack() as opened:
             opened.callback(os.close, folder.lock(directory))
-            write_engine = folder.writer(directory)
+            write_engine = folder.writer(directory, connect)
             opened.callback(write_engine.dispose)
             connection = opened.enter_context(write_engine.connect())
             # Readers go before the writer: it is the last to close, and empties the log.
-            self._read_engine = folder.reader(directory)
+            self._read_engine = folder.reader(directory, connect)
             opened.callback(self._read_engine.dispose)
             self._hot: dict[WorldId, Hot] = {}
             self._publishing, self._warming = Lock(), Lock()
@@ -72,7 +73,8 @@ class SqlStore:
     # ---- Writing -----------------------------------------------------------------------------
 
     def write(self, job: Callable[[], T]) -> T:
-        return self._writer.write(job)
+        with told():
+            return self._writer.write(job)
 
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         assert self._writer.here, "commit is for jobs of write"
@@ -140,7 +142,7 @@ class SqlStore:
 
     def _checkpoint_last(self) -> None:
         with suppress(StoreAway):  # Nothing is lost: the next start folds a little more.
-            self._writer.write(self._checkpoint_all)
+            self.write(self._checkpoint_all)
 
     def _checkpoint_all(self) -> None:
         for hot in self._hot.values():
@@ -189,7 +191,7 @@ class SqlStore:
         if self._writer.here:
             yield self._transaction.connection
         else:
-            with self._read_engine.connect() as connection:
+            with told(), self._read_engine.connect() as connection:
                 yield connection
 
     @contextmanager
@@ -203,7 +205,8 @@ class SqlStore:
             try:
                 yield connection
             finally:
-                connection.exec_driver_sql("COMMIT")
+                if in_transaction(connection):  # Else SQLite gave it up: what it said of it counts.
+                    connection.exec_driver_sql("COMMIT")
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
         with self._reading() as connection:
@@ -221,7 +224,17 @@ class SqlStore:
 
     def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
         with self._reading() as connection:
-            return reads.series(connection, world_id, strategy_id, stage)
+            found = reads.series(connection, world_id, strategy_id, stage)
+        # INVARIANT: a job judges all the points that its view counts.  Others may look while the
+        # world moves on.
+        if self._writer.here and len(found.t) != self._points(world_id, strategy_id, stage):
+            raise StoreDamaged(f"The {stage} returns of {strategy_id} are not all there.")
+        return found
+
+    def _points(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> int:
+        view = self._head(world_id).view
+        strategy = view.strategies.get(strategy_id)
+        return 0 if strategy is None else int(view.tracks[stage].points[strategy.row])
 
     def snapshot(self, world_id: WorldId, version: str) -> StoredSnapshot | None:
         with self._reading() as connection:
@@ -229,9 +242,10 @@ class SqlStore:
         return found[0] if found else None
 
     def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
-        with self._reading() as connection:
-            found = reads.snapshots(connection, world_id, 1, NEWEST, seq=seq)
-        return found[0] if found else None
+        found = self.journal(world_id, seq - 1, 1)
+        if not found and 0 < seq <= self._head(world_id).view.seq:
+            raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
+        return snapshot_of(found[0]) if found else None
 
     def snapshots(
         self,
@@ -290,6 +304,8 @@ def cold(connection: Connection, world_id: WorldId) -> Hot:
     """A world from disk: its newest checkpoint, and the fold of what follows."""
     start = checkpoint.read(connection, world_id)
     known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
-    view = fold(known.view, journal.read_all(connection, world_id, known.view.seq))
+    seq = known.view.seq
+    # INVARIANT: nothing is decided on a view that the chain does not vouch for.
+    view = fold(known.view, journal.proven(connection, world_id, seq, known.head_hash))
     head_hash = journal.head_hash(connection, world_id)
     return Hot(view, head_hash, known.checkpoint_seq)

@@ -99,9 +99,14 @@ class Transaction:
         self.changed, self._marks, self._begun = {}, [], False
 
     def _in_transaction(self) -> bool:
-        dbapi = self.connection.connection.dbapi_connection
-        assert dbapi is not None, "the writer's connection is open"
-        return bool(dbapi.in_transaction)
+        return in_transaction(self.connection)
 
     def _run(self, statement: str) -> None:
         self.connection.exec_driver_sql(statement)
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Whether SQLite has one open: it may have given up by itself what was begun."""
+    dbapi = connection.connection.dbapi_connection
+    assert dbapi is not None, "the connection is open"
+    return bool(dbapi.in_transaction)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from qmtl.core.errors import WorldBusy
 
-from .errors import StoreAway
+from .errors import LOG, StoreAway, refusal
 
 BATCH_MAX = 256  # Jobs a disk write,
 BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
@@ -119,6 +119,7 @@ class Writer:
                 answers.append(self._attempt(waiter))
             self._commit()
         except BaseException as cause:
+            LOG.error("nothing of a batch of %d writes is kept", len(batch), exc_info=cause)
             answers = [partial(_fail, waiter, cause) for waiter in batch]
             self._batch.abandon()
         finally:
@@ -147,6 +148,8 @@ class Writer:
 
 
 def _fail(waiter: Waiter, cause: BaseException | None) -> None:
-    error = StoreAway(f"{type(cause).__name__}." if cause else "It is closed.")
+    told = f"{type(cause).__name__}." if cause else "It is closed."
+    before = cause.__context__ if cause else None  # What made SQLite give up the transaction.
+    error = refusal(cause) or refusal(before) or StoreAway(told)
     error.__cause__ = cause
     waiter[1].set_exception(error)

@@ -1,0 +1,1 @@
+"""Power loss and disks that fail, under the SQL store."""
