@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from qmtl.adapters.chain import Line, link
 from qmtl.adapters.sql import checkpoint, folder
-from qmtl.adapters.sql.chain import Line, link
 from qmtl.adapters.sql.errors import BodyDropped, FolderInUse, StoreAway, UnknownSchema
 from qmtl.adapters.sql.schema import HEAD
 from qmtl.adapters.sql.store import SqlStore

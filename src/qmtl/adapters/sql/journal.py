@@ -6,13 +6,14 @@ from hashlib import sha256
 from sqlalchemy import Connection, Row
 from sqlalchemy.dialects.sqlite import insert
 
+from qmtl.adapters.chain import GENESIS, Line, lines
 from qmtl.adapters.codec import fact_from_bytes
+from qmtl.app.ports import PAGE_BYTES_MAX, ChainedEntry, Head
 from qmtl.core.facts import Entry
 from qmtl.core.names import ActorId, WorldId
 from qmtl.core.times import instant, micros
 from qmtl.core.view import WorldView
 
-from .chain import GENESIS, Line, lines
 from .errors import BodyDropped
 from .rows import Cell, world_row
 from .schema import bodies, journal, sql, worlds
@@ -37,6 +38,8 @@ LINES = (
     "LEFT JOIN bodies ON digest = body_digest "
     "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
 )
+HASH = "SELECT hash FROM journal WHERE world_id = :world_id AND seq = :after"
+HEAD = "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id"
 
 
 def append(
@@ -84,12 +87,34 @@ def read_all(connection: Connection, world_id: WorldId, after: int) -> Iterator[
         after = page[-1].seq
 
 
-def head_hash(connection: Connection, world_id: WorldId) -> str:
-    """Of the world's newest entry."""
-    found = connection.exec_driver_sql(
-        "SELECT head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
-    ).scalar()
-    return GENESIS if found is None else str(found)
+def chained(
+    connection: Connection, world_id: WorldId, after: int, limit: int
+) -> list[ChainedEntry]:
+    """Entries with a greater seq, in order, as they are stored; see `Store.chained`.
+
+    Raises BodyDropped.
+    """
+    key = {"world_id": world_id, "after": after}
+    previous = connection.exec_driver_sql(HASH, key).scalar() or GENESIS
+    found: list[ChainedEntry] = []
+    size = 0
+    with connection.exec_driver_sql(LINES, {**key, "limit": limit}) as rows:
+        for *cells, body in rows:
+            line = Line(*cells)
+            if body is None:
+                raise BodyDropped(f"Entry {line.seq}.")
+            size += len(body)
+            if found and size > PAGE_BYTES_MAX:
+                break
+            found.append(line.told(previous, body))
+            previous = line.hash
+    return found
+
+
+def head(connection: Connection, world_id: WorldId) -> Head:
+    """The world's newest entry; GENESIS before there is one."""
+    found = connection.exec_driver_sql(HEAD, {"world_id": world_id}).first()
+    return Head(0, GENESIS) if found is None else Head(*found)
 
 
 def _entry(row: Row[int, int, int, str, bytes | None]) -> Entry:
@@ -107,9 +132,7 @@ def _entry(row: Row[int, int, int, str, bytes | None]) -> Entry:
 
 def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
     """The first entry that is missing, was edited, or does not follow from its predecessor."""
-    head = connection.exec_driver_sql(
-        "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
-    ).first()
+    newest = head(connection, world_id)
     after, previous = 0, GENESIS
     while page := _lines(connection, world_id, after):
         for line, body in page:
@@ -117,10 +140,9 @@ def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
             if line.seq != after + 1 or not whole or not line.follows(previous):
                 return after + 1
             after, previous = line.seq, line.hash
-    seq, last = head or (0, GENESIS)
-    if seq != after:
-        return min(seq, after) + 1
-    return None if last == previous else seq
+    if newest.seq != after:
+        return min(newest.seq, after) + 1
+    return None if newest.hash == previous else newest.seq
 
 
 def _lines(

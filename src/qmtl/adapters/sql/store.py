@@ -17,8 +17,9 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.codec import stored
-from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
+from qmtl.app.ports import ChainedEntry, Commit, Head, StoredRun, StoredSnapshot
 from qmtl.core.facts import Entry
 from qmtl.core.fold import advance, entries, fold
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
@@ -27,7 +28,6 @@ from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
 from . import audit, checkpoint, folder, journal, project, reads
-from .chain import GENESIS
 from .errors import StoreAway
 from .transaction import Hot, Transaction
 from .writer import Writer
@@ -209,6 +209,14 @@ class SqlStore:
         with self._reading() as connection:
             return journal.read(connection, world_id, after, limit)
 
+    def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
+        with self._reading() as connection:
+            return journal.chained(connection, world_id, after, limit)
+
+    def head(self, world_id: WorldId) -> Head:
+        with self._reading() as connection:
+            return journal.head(connection, world_id)
+
     def verify(self, world_id: WorldId) -> int | None:
         """The first journal entry that is missing or was edited; None when all is well."""
         with self._reading_at_once() as connection:
@@ -291,5 +299,4 @@ def cold(connection: Connection, world_id: WorldId) -> Hot:
     start = checkpoint.read(connection, world_id)
     known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
     view = fold(known.view, journal.read_all(connection, world_id, known.view.seq))
-    head_hash = journal.head_hash(connection, world_id)
-    return Hot(view, head_hash, known.checkpoint_seq)
+    return Hot(view, journal.head(connection, world_id).hash, known.checkpoint_seq)
