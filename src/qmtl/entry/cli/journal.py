@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from qmtl.adapters.client import Client
+from qmtl.adapters.client import ApiError, Away, Client
 
 from . import output, project
 from .context import Json, World, connect
@@ -222,8 +222,12 @@ def _lines(ctx: typer.Context, source: str | None) -> Iterator[tuple[str, Iterat
     else:
         world = project.needed(source or project.here().world, "WORLD", "world")
         ctx.meta["world"] = world
-        with connect(ctx) as client:
-            yield world, _exported(client, world)
+        try:
+            with connect(ctx) as client:
+                yield world, _exported(client, world)
+        except (ApiError, Away) as error:
+            error.add_note(f"there is no file {world} here, so it was taken for a world")
+            raise
 
 
 def _print(found: "Verified", named: str, left: list[str]) -> None:
