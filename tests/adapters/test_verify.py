@@ -182,11 +182,13 @@ def added(text: bytes) -> Iterator[tuple[int, bytes]]:
 @pytest.mark.parametrize("change", [flipped, removed, added])
 def test_one_byte_anywhere_is_found(change: Callable[[bytes], Iterator[tuple[int, bytes]]]) -> None:
     text = b"".join(small())
-    assert verify(split(text)).problem is None
+    given = [], [key_of(KEY.told)]  # A key that is known makes up for nothing.
+    assert all(verify(split(text), keys=keys).problem is None for keys in given)
     unseen, tried = set(), set()
     for at, other in change(text):
         tried.add(at)
-        if other != text and verify(split(other)).problem is None:
+        seen = [verify(split(other), keys=keys).problem is not None for keys in given]
+        if other != text and not all(seen):
             unseen.add(at)
     assert not unseen, [text[max(0, at - 20) : at + 20] for at in sorted(unseen)]
     assert tried >= set(range(len(text)))
@@ -407,6 +409,9 @@ def test_with_a_key_no_other_counts(told: Told) -> None:
     now = key_of(KEY.told)
     assert verify(exported(told, W), keys=[now]).key_known
     assert fault_of(verify(exported(told, W, OTHER), keys=[now])) == (Fault.OTHER_KEY, None)
+    mixed = [*exported(told, W)[:-1], exported(told, W, OTHER)[-1]]
+    both = [now, key_of(OTHER.told)]
+    assert fault_of(verify(mixed, keys=both)) == (Fault.OTHER_KEY, None), "it says one of them"
 
 
 @pytest.mark.parametrize("name", ["world_id", "seq", "hash", "at", "key_id", "signature"])
