@@ -115,6 +115,8 @@ CALLS: list[tuple[Callable[[Client], Any], str, str]] = [
     (lambda c: c.decide("w"), "GET", "/worlds/w/decide"),
     (lambda c: c.decide_one("w", "s"), "GET", "/worlds/w/decide"),
     (lambda c: list(c.journal("w")), "GET", "/worlds/w/journal"),
+    (lambda c: c.journal_head("w"), "GET", "/worlds/w/journal/head"),
+    (lambda c: c.journal_key(), "GET", "/journal/key"),
     (
         lambda c: c.acknowledge("w", strategy_id="s", sequence=4),
         "POST",
@@ -317,6 +319,10 @@ def test_pages_in_a_circle_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with connected(handler) as client, pytest.raises(ApiError, match="more than 3 pages"):
         list(client.worlds())
     assert len(seen) == 3 < PAGES_MAX
+    handler, seen = answers(httpx.Response(200, json={"entries": [{"seq": 1}], "next_cursor": "1"}))
+    with connected(handler) as client, pytest.raises(ApiError, match="more than 3 pages"):
+        list(client.journal("w"))
+    assert len(seen) == 3
 
 
 # ---- Actions ---------------------------------------------------------------------------------

@@ -6,7 +6,10 @@ from threading import Barrier, Thread
 
 import pytest
 
-from qmtl.app.ports import Commit, Store
+from qmtl.adapters import memory
+from qmtl.adapters.codec import fact_from_bytes
+from qmtl.adapters.sql import journal
+from qmtl.app.ports import Commit, Head, Store
 from qmtl.core import facts as f
 from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.facts import Entry, Fact
@@ -51,6 +54,56 @@ def bar(
 
 def recorded(*runs: EvaluationRun) -> f.EvaluationsRecorded:
     return f.EvaluationsRecorded(stage=Stage.PAPER, policy_version=1, runs=runs)
+
+
+# ---- The chain -------------------------------------------------------------------------------
+
+
+def test_a_journal_is_told_with_its_chain(store: Store) -> None:
+    assert store.chained(WORLD, 0, 9) == []
+    assert store.head(WORLD) == Head(0, "0" * 64)
+    begin(store)
+    whole = store.chained(WORLD, 0, 9)
+    assert [entry.seq for entry in whole] == [1, 2, 3, 4]
+    assert [entry.previous for entry in whole] == ["0" * 64, *(e.hash for e in whole[:-1])]
+    assert store.chained(WORLD, 1, 2) == whole[1:3]
+    assert store.chained(WORLD, 4, 9) == store.chained(WORLD, 9, 9) == []
+    assert store.head(WORLD) == Head(4, whole[-1].hash)
+    for entry, told in zip(store.journal(WORLD, 0, 9), whole, strict=True):
+        assert (told.at, told.actor, told.kind) == (entry.at, entry.actor, entry.fact.kind)
+        assert fact_from_bytes(told.body) == entry.fact
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_a_failed_job_wrote_is_in_no_chain(store: Store, asked: bool) -> None:
+    begin(store)
+    before = store.head(WORLD)
+
+    def job() -> None:
+        store.commit(WORLD, Commit(EVERYWHERE, [f.Killed(reason="never")], ANN, START))
+        assert store.head(WORLD).seq == store.chained(WORLD, 4, 9)[-1].seq == 5
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        store.write(job)
+    if asked:  # Before there is another entry in its place.
+        assert store.head(WORLD) == before
+    write(store, f.Killed(reason="now"))
+    (last,) = store.chained(WORLD, 4, 9)
+    assert (last.previous, b"now" in last.body) == (before.hash, True)
+    assert store.head(WORLD) == Head(5, last.hash)
+
+
+def test_large_entries_come_a_few_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(store)
+    whole = store.chained(WORLD, 0, 9)
+    two = len(whole[0].body) + len(whole[1].body)
+    for module in (memory, journal):
+        monkeypatch.setattr(module, "PAGE_BYTES_MAX", two)
+    assert store.chained(WORLD, 0, 9) == whole[:2]
+    for module in (memory, journal):
+        monkeypatch.setattr(module, "PAGE_BYTES_MAX", 1)
+    assert store.chained(WORLD, 0, 9) == whole[:1], "one, however large"
 
 
 # ---- Commits ---------------------------------------------------------------------------------

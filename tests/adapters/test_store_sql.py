@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from qmtl.adapters.chain import Line, link
 from qmtl.adapters.sql import checkpoint, folder
-from qmtl.adapters.sql.chain import Line, link
 from qmtl.adapters.sql.errors import BodyDropped, FolderInUse, StoreAway, UnknownSchema
 from qmtl.adapters.sql.schema import HEAD
 from qmtl.adapters.sql.store import SqlStore
@@ -225,6 +225,7 @@ def test_what_another_process_wrote_is_noticed(
 
 # ---- The chain -------------------------------------------------------------------------------
 
+COLUMNS = "world_id, seq, stream, generation, at, 'eve', kind, body_digest, hash"
 UNLOCKED = (
     "DROP TRIGGER journal_is_not_updated",
     "DROP TRIGGER journal_is_not_deleted",
@@ -237,12 +238,37 @@ UNLOCKED = (
     [
         "UPDATE journal SET actor = 'eve' WHERE seq = 9",
         "DELETE FROM journal WHERE seq = 9",
+        "DELETE FROM journal",
+        "UPDATE OR REPLACE journal SET seq = 9 WHERE seq = 10",
+        "UPDATE OR IGNORE journal SET hash = body_digest",
+        "INSERT OR REPLACE INTO journal SELECT * FROM journal WHERE seq = 9",
+        f"REPLACE INTO journal SELECT {COLUMNS} FROM journal WHERE seq = 9",
+        f"INSERT INTO journal SELECT {COLUMNS} FROM journal WHERE seq = 9 "
+        "ON CONFLICT DO UPDATE SET actor = 'eve'",
+        f"INSERT INTO journal SELECT {COLUMNS.replace('seq', 'seq + 1000')} FROM journal "
+        "WHERE seq = 9",
+        "INSERT INTO journal SELECT 'beta' AS world_id, seq, stream, generation, at, actor, kind, "
+        "body_digest, hash FROM journal WHERE seq = 9",
         "UPDATE bodies SET body = x'7b7d'",
+        "INSERT OR REPLACE INTO bodies SELECT digest, x'7b7d' FROM bodies",
+        "INSERT INTO bodies SELECT digest, x'7b7d' FROM bodies WHERE true "
+        "ON CONFLICT DO UPDATE SET body = excluded.body",
+        "INSERT OR IGNORE INTO bodies SELECT digest, x'7b7d' FROM bodies",
     ],
 )
 def test_the_journal_is_append_only(busy: SqlStore, data: Path, statement: str) -> None:
-    with pytest.raises(sqlite3.IntegrityError):
+    before = rows(data, "SELECT * FROM journal"), rows(data, "SELECT * FROM bodies")
+    with pytest.raises(sqlite3.IntegrityError, match=r"append-only|is its digest"):
         edit(data, statement)
+    assert (rows(data, "SELECT * FROM journal"), rows(data, "SELECT * FROM bodies")) == before
+    assert busy.verify(WORLD) is None
+
+
+def test_the_same_body_again_is_the_same(busy: SqlStore, data: Path) -> None:
+    """Two entries may say the same; a body that was dropped may come back, as it was."""
+    assert edit(data, "INSERT OR IGNORE INTO bodies SELECT * FROM bodies") == 0
+    copy = "CREATE TEMP TABLE kept AS SELECT * FROM bodies"
+    assert edit(data, copy, "DELETE FROM bodies", "INSERT INTO bodies SELECT * FROM kept") > 0
     assert busy.verify(WORLD) is None
 
 

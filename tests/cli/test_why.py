@@ -11,15 +11,13 @@ from typer.testing import CliRunner
 
 from qmtl.adapters.client import Client
 from qmtl.adapters.memory import MemoryStore
-from qmtl.adapters.wire import answers
-from qmtl.entry.cli import app
+from qmtl.entry.cli import app, output
 from qmtl.entry.cli import why as command
 from qmtl.entry.cli.context import Setting
 from tests import campaigns
+from tests.exports import Told, chained, told_of
 from tests.servers import served
 from tests.worlds import live
-
-Told = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +32,7 @@ def _no_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def journal() -> Told:
     """Of a world named `w`, in which alpha has just gone live."""
     scene = live(MemoryStore())
-    told = [answers.entry(entry) for entry in scene.store.journal(scene.world_id, 0, 1_000)]
-    return [dict(json.loads(json.dumps(entry))) for entry in told]
+    return told_of(scene.store, scene.world_id)
 
 
 def serving(told: Told) -> Callable[[httpx.Request], httpx.Response]:
@@ -63,9 +60,10 @@ def run(told: Told, *arguments: str, code: int = 0) -> Any:
 
 
 def edited(told: Told, seq: int, **fact: object) -> Told:
-    """The journal with parts of one fact changed."""
+    """The journal with parts of one fact changed, by a server that hashes what it likes."""
     entry = told[seq - 1]
-    return [*told[: seq - 1], {**entry, "fact": {**entry["fact"], **fact}}, *told[seq:]]
+    changed = [*told[: seq - 1], {**entry, "fact": {**entry["fact"], **fact}}, *told[seq:]]
+    return chained(changed, "w")
 
 
 def test_a_promotion_is_derived_again(journal: Told) -> None:
@@ -78,7 +76,8 @@ def test_a_promotion_is_derived_again(journal: Told) -> None:
     assert second == "  otto promoted alpha to step 1 of its ramp, a weight of 10 %."
     for said in ("at most 0.2: 0.004, pass", "12 of 8", "2 of 2 valid", "60 s old", "0 of 2 taken"):
         assert said in shown
-    assert "not checked: the hash chain" in shown
+    assert "checked: every entry up to it follows the one before by its hash" in shown
+    assert "not checked: that nobody rewrote all of it" in shown
     assert "\x1b[" not in shown
 
 
@@ -126,7 +125,29 @@ def test_an_entry_that_there_is_not_names_the_last(journal: Told) -> None:
 
 def test_a_journal_with_a_hole_is_refused(journal: Told) -> None:
     told = run([*journal[:5], *journal[6:]], str(len(journal) - 1), "--world", "w", code=1)
-    assert "entry 6 is missing" in told.stderr
+    assert "entry 6 was removed: entry 7 comes instead" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"fact": {"kind": "killed", "reason": "x"}}, "entry 4 was edited: its fact is another"),
+        ({"actor": "eve"}, "entry 4 was edited"),
+        ({"hash": "0" * 64}, "entry 4 was edited"),
+    ],
+)
+def test_a_journal_that_was_edited_is_refused(
+    journal: Told, parts: dict[str, Any], says: str
+) -> None:
+    wrong = [*journal[:3], {**journal[3], **parts}, *journal[4:]]
+    assert says in run(wrong, "9", "--world", "w", code=1).stderr
+    assert "live_allowed" in run(wrong, "1", "--world", "w").stdout, "what is before it stands"
+
+
+def test_a_server_that_tells_no_chain_is_refused(journal: Told) -> None:
+    bare = [{k: v for k, v in journal[0].items() if k not in ("hash", "previous")}]
+    said = run(bare, "1", "--world", "w", code=1).stderr
+    assert "entry 1: the server tells no previous, hash of it" in said
 
 
 def test_the_world_is_the_projects(journal: Told, tmp_path: Path) -> None:
@@ -163,9 +184,9 @@ def test_by_hand_against_a_real_server(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_terminal_sees_a_long_journal_come(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "PAGE", 1)
-    seen = list(command._watched(iter([{"seq": 1}, {"seq": 2}]), 2))
+    entries = [{"seq": 1}, {"seq": 2}]
+    assert list(output.watched(iter(entries), 2, 1)) == entries
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert list(command._watched(iter(seen), 2)) == seen
+    assert list(output.watched(iter(entries), 2, 1)) == entries
     assert "100%" in capsys.readouterr().err

@@ -104,7 +104,8 @@ def test_everything_goes_through_as_it_is(pair: Pair) -> None:
     submitted = pair.ask("ann", "POST", "/strategies", json=submission("s1"))
     assert submitted.status_code == 200
     assert submitted.json()["verdict"] == "pass"
-    for path in ("/worlds", f"/worlds/{W}/campaign/status", "/openapi.json", "/readyz"):
+    journal = (f"/worlds/{W}/journal", f"/worlds/{W}/journal/head", "/journal/key")
+    for path in ("/worlds", f"/worlds/{W}/campaign/status", "/openapi.json", "/readyz", *journal):
         direct = pair.harness.call("admin", "GET", path)
         through = pair.ask("admin", "GET", path)
         assert (through.status_code, through.content) == (200, direct.content)

@@ -16,6 +16,7 @@ LOOKS = [
     ("GET", "/readyz"),
     ("GET", "/metrics"),
     ("GET", "/openapi.json"),
+    ("GET", "/journal/key"),
     ("GET", "/worlds"),
     ("GET", f"/worlds/{W}"),
     ("GET", f"/worlds/{W}/policies"),
@@ -46,6 +47,7 @@ LOOKS = [
     ("GET", f"{HUB}/lookup?as_of={stamp(START + 3 * DAY)}"),
     ("GET", f"{HUB}/snapshots/lookup?as_of={stamp(START + 3 * DAY)}"),
     ("GET", f"/worlds/{W}/journal?limit=1000"),
+    ("GET", f"/worlds/{W}/journal/head"),
     ("GET", "/clock"),
     ("GET", "/tokens"),
 ]
@@ -76,7 +78,7 @@ def test_looking_changes_nothing(made: tuple[Harness, str], method: str, path: s
     assert harness.state() == before
 
 
-@pytest.mark.parametrize("path", [p for m, p in LOOKS[4:] if m == "GET"])
+@pytest.mark.parametrize("path", [p for m, p in LOOKS[5:] if m == "GET"])
 def test_what_was_seen_is_not_sent_again(made: tuple[Harness, str], path: str) -> None:
     harness, run_id = made
     first = harness.call("admin", "GET", path.format(run_id=run_id))

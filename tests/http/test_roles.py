@@ -42,6 +42,8 @@ MAY = {
     "POST /tokens": {"admin"},
     f"DELETE /tokens/{'0' * 64}": {"admin"},
     f"GET /worlds/{W}": set(EVERYBODY),
+    f"GET /worlds/{W}/journal": set(EVERYBODY),
+    f"GET /worlds/{W}/journal/head": set(EVERYBODY),
     f"GET /worlds/{W}/decide": set(EVERYBODY),
     "GET /worlds": set(EVERYBODY),
     "GET /clock": set(EVERYBODY),

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from qmtl.adapters.signing import kept
 from qmtl.adapters.sql.errors import FolderInUse
 from qmtl.core.errors import Invalid
 from qmtl.entry import server, wiring
@@ -41,11 +42,12 @@ def test_a_first_start_makes_a_credential_and_says_where(tmp_path: Path) -> None
     first.close()
     token = (data / "admin.token").read_text().strip()
     assert (mode(data), mode(data / "admin.token")) == (0o700, 0o600)
-    assert first.says == (f"admin token in {data / 'admin.token'}",)
+    key = kept(data)[0].key_id
+    assert first.says == (f"admin token in {data / 'admin.token'}", f"journal key {key}")
     assert token not in " ".join(first.says)
     again = opened(Settings(data=data))
     again.close()
-    assert again.says == ()
+    assert again.says == (f"journal key {key}",)
     assert (data / "admin.token").read_text().strip() == token
 
 

@@ -336,6 +336,15 @@ class Client:
             if page.get("next_cursor") is None:
                 return
             after = page["entries"][-1]["seq"]
+        raise ApiError(200, "Not an answer of qmtl", f"a journal of more than {PAGES_MAX} pages")
+
+    def journal_head(self, world: str) -> Answer:
+        """Where the journal ends, signed: to be kept elsewhere."""
+        return self.send("GET", _world(world, "journal", "head"))
+
+    def journal_key(self) -> Answer:
+        """The public key that heads are signed with; takes no credential."""
+        return self.send("GET", "/journal/key")
 
     def acknowledge(self, world: str, *, strategy_id: str, sequence: int) -> Answer:
         """Lets go of the lease that a decision of this generation gave."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from immutables import Map
 
-from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
+from qmtl.app.ports import PAGE_BYTES_MAX, ChainedEntry, Commit, Head, StoredRun, StoredSnapshot
 from qmtl.core.facts import Entry, EvaluationsRecorded, SnapshotStored
 from qmtl.core.fold import advance, entries
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
@@ -21,7 +21,8 @@ from qmtl.core.series import EMPTY, Series
 from qmtl.core.view import WorldView
 
 from .arrivals import arrivals
-from .codec import stored
+from .chain import GENESIS, Line, lines
+from .codec import fact_to_bytes, stored
 
 REMEMBER_FOR = timedelta(days=7)  # No client retries a request longer than this.
 ANSWERS_PRUNED_AT = 10_000  # Looking for old ones costs what there is, so not at every answer.
@@ -74,6 +75,8 @@ class MemoryStore:
     _staged: State | None = None  # What the running job sees; None when none runs.
     _writer: int | None = None  # The thread whose job runs.
     _lock: RLock = field(default_factory=RLock)
+    # The chain, as far as somebody asked for it: simulations never do.
+    _chains: dict[WorldId, list[tuple[Entry, ChainedEntry]]] = field(default_factory=dict)
 
     def write(self, job: Callable[[], T]) -> T:
         with self._lock:
@@ -124,6 +127,38 @@ class MemoryStore:
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
         world = self._world(world_id)
         return world.journal[after : min(after + limit, world.view.seq)]
+
+    def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
+        found: list[ChainedEntry] = []
+        size = 0
+        for each in self._chain(world_id)[after : after + limit]:
+            size += len(each.body)
+            if found and size > PAGE_BYTES_MAX:
+                break
+            found.append(each)
+        return found
+
+    def head(self, world_id: WorldId) -> Head:
+        chain = self._chain(world_id)
+        return Head(chain[-1].seq, chain[-1].hash) if chain else Head(0, GENESIS)
+
+    def _chain(self, world_id: WorldId) -> list[ChainedEntry]:
+        """Every entry that counts, chained."""
+        with self._lock:
+            world = self._world(world_id)
+            known = self._chains.setdefault(world_id, [])
+            # What a job that failed left behind is no part of it.
+            while known and (
+                len(known) > world.view.seq or known[-1][0] is not world.journal[len(known) - 1]
+            ):
+                known.pop()
+            for entry in world.journal[len(known) : world.view.seq]:
+                previous = known[-1][1].hash if known else GENESIS
+                body = fact_to_bytes(entry.fact)
+                (row,) = lines(world_id, previous, [(entry, body)])
+                line = Line(**row)  # type: ignore[arg-type]  # Its own columns.
+                known.append((entry, line.told(previous, body)))
+            return [each for _, each in known]
 
     def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
         return joined(self._world(world_id).series.get((strategy_id, stage), ()))

@@ -11,6 +11,8 @@ from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.view import Expected, WorldView
 
+PAGE_BYTES_MAX = 16 << 20  # Of bodies, read at once: a journal may hold many large ones.
+
 T = TypeVar("T")
 
 
@@ -38,6 +40,30 @@ class StoredRun:
     seq: int
     at: datetime
     actor: ActorId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainedEntry:
+    """A journal entry as it is stored, and its place in the hash chain (docs/journal.md)."""
+
+    seq: int
+    stream: str
+    generation: int
+    at: datetime
+    actor: str
+    kind: str
+    body: bytes
+    body_digest: str
+    previous: str  # The hash of the entry before.
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a journal ends: seq 0 and a hash of zeros before there is an entry."""
+
+    seq: int
+    hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +98,14 @@ class Store(Protocol):
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
         """Entries with a greater `seq`, in order."""
+        ...
+
+    def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
+        """The same entries, as they are stored; fewer when their bodies pass PAGE_BYTES_MAX."""
+        ...
+
+    def head(self, world_id: WorldId) -> Head:
+        """The newest entry, as it is durable."""
         ...
 
     def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:

@@ -38,7 +38,9 @@ _LIVE: Final = f"{_W}/promotions/live"
 # Their world is in the body or in the query; the handler asks `allow` once it has read that.
 WORLD_ELSEWHERE: Final = frozenset({"POST /strategies", "GET /events/subscribe"})
 SECRET: Final = frozenset({"POST /tokens"})  # Its answer is not remembered: it holds a token.
-PUBLIC: Final = frozenset({"GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json"})
+PUBLIC: Final = frozenset(
+    {"GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"}
+)
 
 ROLES: Final[Mapping[str, Roles]] = {
     "GET /worlds": ANYONE,
@@ -93,6 +95,7 @@ ROLES: Final[Mapping[str, Roles]] = {
     f"POST {_W}/returns": FEEDING,
     "GET /events/subscribe": ANYONE,
     f"GET {_W}/journal": ANYONE,
+    f"GET {_W}/journal/head": ANYONE,
     "GET /clock": ANYONE,
     "POST /clock": ADMIN,
     "GET /tokens": ADMIN,

@@ -1,8 +1,8 @@
-"""The gateway's own routes: submissions, the producer feed, the journal, the clock, credentials."""
+"""The gateway's own routes: submissions, the producer feed, the clock, credentials."""
 
 from typing import Annotated
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Response
 
 from qmtl.adapters.wire import answers, answers_live, bodies, bodies_hub
 from qmtl.adapters.wire import shapes as j
@@ -21,7 +21,6 @@ from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, page
 ROUTES = Routes("gateway")
 W = "/worlds/{world_id}"
 
-After = Annotated[int, Query(ge=0, le=2**53)]
 TokenIn = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -69,18 +68,6 @@ def produce(call: CallIn, world_id: WorldIn) -> Response:
     posted = call.read(bodies_hub.Bar).meaning()
     found, made = hub.post(call.store, world_id, call.by(world_id), posted)
     return call.answer(answers.snapshot(world_id, found), 201 if made else 200)
-
-
-@ROUTES.reads(W + "/journal", j.JournalJson)
-def journal(
-    call: CallIn, world_id: WorldIn, after: After = 0, limit: Limit = PAGE_DEFAULT
-) -> Response:
-    """What happened, in order, after an entry."""
-    entries = call.store.journal(world_id, after, limit)
-    more = entries and entries[-1].seq < call.store.load(world_id).seq
-    following = str(entries[-1].seq) if more else None
-    items = [answers.entry(entry) for entry in entries]
-    return call.answer({"entries": items, "next_cursor": following})
 
 
 # ---- The clock -------------------------------------------------------------------------------

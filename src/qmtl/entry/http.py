@@ -15,11 +15,11 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qmtl import __version__
-from qmtl.adapters.wire.shapes import HealthJson
+from qmtl.adapters.wire.shapes import HealthJson, JournalKeyJson
 from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM
 
-from . import contract, events, gateway, liveservice, problems, riskhub, worldservice
+from . import contract, events, gateway, journal, liveservice, problems, riskhub, worldservice
 from .door import JSON, dumped
 from .services import Services
 
@@ -29,6 +29,7 @@ ROUTERS: Final = (
     liveservice.ROUTES,
     riskhub.ROUTES,
     gateway.ROUTES,
+    journal.ROUTES,
     events.ROUTES,
 )
 UNMATCHED: Final = "(no route)"
@@ -134,12 +135,18 @@ def _public(app: FastAPI, services: Services, counts: Counts) -> None:
         """This document."""
         return Response(dumped(app.openapi()), media_type=JSON)
 
+    def journal_key() -> Response:
+        """The public key that heads of journals are signed with."""
+        return Response(dumped(services.journal_key.told), media_type=JSON)
+
     said: dict[int | str, dict[str, Any]] = {200: {"model": HealthJson}}
+    key_said: dict[int | str, dict[str, Any]] = {200: {"model": JournalKeyJson}}
     for path, endpoint, responses in (
         ("/healthz", healthz, said),
         ("/readyz", readyz, said),
         ("/metrics", metrics, _content("text/plain", "string")),
         ("/openapi.json", openapi_json, _content(JSON, "object")),
+        ("/journal/key", journal_key, key_said),
     ):
         options: dict[str, Any] = {"response_model": None, "tags": ["operations"]}
         if path == "/metrics":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from qmtl.adapters.signing import JournalKey
 from qmtl.app.ports import Clock, Store
 from qmtl.app.step import By
 from qmtl.core.names import ActorId, Role
@@ -59,6 +60,7 @@ class Services:
     dual_control: bool = False
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
+    journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
 
     def as_admin(self) -> By:
         """Who sets up an empty store, before there is any credential."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from qmtl.adapters import policies
+from qmtl.adapters import policies, signing
 from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
@@ -93,7 +93,7 @@ class Opened:
 def opened(settings: Settings) -> Opened:
     """Everything that a process of these settings needs.
 
-    Raises FolderInUse, UnknownSchema, Exposed, Invalid.
+    Raises FolderInUse, UnknownSchema, UnusableKey, Exposed, Invalid.
     """
     if settings.part is Part.GATEWAY:
         return _gateway(settings)
@@ -102,9 +102,29 @@ def opened(settings: Settings) -> Opened:
         failed.callback(store.close)
         services = services_over(store, settings)
         warns = ahead(store.last_instant(), services.clock.now())
+        if not settings.memory:
+            services, warned = with_key(services, settings.data)
+            warns += warned
         says = first_start(services, settings)
         failed.pop_all()
+    says += (f"journal key {services.journal_key.key_id}",)
     return Opened(app_over(services), says, services.bell.close, store.close, warns)
+
+
+def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]:
+    """With the folder's own journal key, made when there is none; and what to warn of.
+
+    Raises UnusableKey.
+    """
+    key, made = signing.kept(data)
+    warns = signing.exposed(data)
+    if made and services.store.load(SYSTEM).seq:
+        warns += (
+            f"this folder has a journal and had no {signing.KEY_FILE}: a new one was made, and "
+            f"signs from now on as {key.key_id}. Heads that were signed before, if any, verify "
+            "with the public key of then: qmtl journal verify --key.",
+        )
+    return replace(services, journal_key=key), warns
 
 
 def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ from hashlib import sha256
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
 
+from qmtl.adapters.chain import GENESIS, Line, lines
 from qmtl.adapters.codec import fact_from_bytes
+from qmtl.app.ports import PAGE_BYTES_MAX, ChainedEntry, Head
 from qmtl.core.facts import Entry
 from qmtl.core.names import ActorId, WorldId
 from qmtl.core.times import instant, micros
 from qmtl.core.view import WorldView
 
-from .chain import GENESIS, Line, lines
 from .errors import BodyDropped, StoreDamaged
 from .rows import Cell, world_row
 from .schema import bodies, journal, sql, worlds
@@ -37,6 +38,8 @@ LINES = (
     "LEFT JOIN bodies ON digest = body_digest "
     "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
 )
+HASH = "SELECT hash FROM journal WHERE world_id = :world_id AND seq = :after"
+HEAD = "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id"
 
 
 def append(
@@ -94,32 +97,49 @@ def proven(connection: Connection, world_id: WorldId, after: int, previous: str)
 
     `previous` is the hash of entry `after`.  Raises BodyDropped, StoreDamaged.
     """
-    head = _head(connection, world_id)
+    newest = head(connection, world_id)
     while page := _lines(connection, world_id, after):
         for line, body in page:
             if not _stands(line, body, after, previous):
                 raise _damaged(world_id, after + 1)
             yield _entry(line.seq, line.generation, line.at, line.actor, body)
             after, previous = line.seq, line.hash
-    if (after, previous) != head:
-        raise _damaged(world_id, min(after, head[0]) + 1)
+    if newest != Head(after, previous):
+        raise _damaged(world_id, min(after, newest.seq) + 1)
 
 
 def _damaged(world_id: WorldId, seq: int) -> StoreDamaged:
     return StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing or was edited.")
 
 
-def head_hash(connection: Connection, world_id: WorldId) -> str:
-    """Of the world's newest entry."""
-    return _head(connection, world_id)[1]
+def chained(
+    connection: Connection, world_id: WorldId, after: int, limit: int
+) -> list[ChainedEntry]:
+    """Entries with a greater seq, in order, as they are stored; see `Store.chained`.
+
+    Raises BodyDropped.
+    """
+    key = {"world_id": world_id, "after": after}
+    previous = connection.exec_driver_sql(HASH, key).scalar() or GENESIS
+    found: list[ChainedEntry] = []
+    size = 0
+    with connection.exec_driver_sql(LINES, {**key, "limit": limit}) as rows:
+        for *cells, body in rows:
+            line = Line(*cells)
+            if body is None:
+                raise BodyDropped(f"Entry {line.seq}.")
+            size += len(body)
+            if found and size > PAGE_BYTES_MAX:
+                break
+            found.append(line.told(previous, body))
+            previous = line.hash
+    return found
 
 
-def _head(connection: Connection, world_id: WorldId) -> tuple[int, str]:
-    """Seq and hash of the newest entry, as the world's row has them."""
-    found = connection.exec_driver_sql(
-        "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id", {"world_id": world_id}
-    ).first()
-    return (0, GENESIS) if found is None else (found[0], found[1])
+def head(connection: Connection, world_id: WorldId) -> Head:
+    """The world's newest entry; GENESIS before there is one."""
+    found = connection.exec_driver_sql(HEAD, {"world_id": world_id}).first()
+    return Head(0, GENESIS) if found is None else Head(*found)
 
 
 def _entry(seq: int, generation: int, at: int, actor: str, body: bytes | None) -> Entry:
@@ -146,16 +166,16 @@ def _stands(line: Line, body: bytes | None, after: int, previous: str) -> bool:
 
 def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
     """The first entry that is missing, was edited, or does not follow from its predecessor."""
-    head = _head(connection, world_id)
+    newest = head(connection, world_id)
     after, previous = 0, GENESIS
     while page := _lines(connection, world_id, after):
         for line, body in page:
             if not _stands(line, body, after, previous):
                 return after + 1
             after, previous = line.seq, line.hash
-    if (after, previous) == head:
+    if newest == Head(after, previous):
         return None
-    return head[0] if head[0] == after else min(head[0], after) + 1
+    return newest.seq if newest.seq == after else min(newest.seq, after) + 1
 
 
 def _lines(

@@ -30,11 +30,11 @@ from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, SchemaItem
 from sqlalchemy.sql import ClauseElement
 
+from qmtl.adapters.chain import HASH_CHARS
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001", "0002", "0003")  # Oldest first; the last is what this program works with.
+REVISIONS = ("0001", "0002", "0003", "0004")  # Oldest first; the last is this program's.
 HEAD = REVISIONS[-1]
-HASH_CHARS = 64  # SHA-256 in hex.
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
 DIALECT: Dialect = dialect(paramstyle="named")
@@ -447,5 +447,13 @@ TRIGGERS = (
     "CREATE TRIGGER journal_is_not_deleted BEFORE DELETE ON journal "
     "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
     "CREATE TRIGGER bodies_are_not_updated BEFORE UPDATE ON bodies "
+    "BEGIN SELECT RAISE(ABORT, 'a body is its digest'); END",
+    # INSERT OR REPLACE deletes what is in its way without asking the triggers on DELETE.
+    "CREATE TRIGGER journal_is_not_replaced BEFORE INSERT ON journal "
+    "WHEN NEW.seq IS NOT "
+    "(SELECT 1 + ifnull(max(seq), 0) FROM journal WHERE world_id = NEW.world_id) "
+    "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
+    "CREATE TRIGGER bodies_are_not_replaced BEFORE INSERT ON bodies "
+    "WHEN EXISTS (SELECT 1 FROM bodies WHERE digest = NEW.digest AND body IS NOT NEW.body) "
     "BEGIN SELECT RAISE(ABORT, 'a body is its digest'); END",
 )

@@ -17,9 +17,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
+from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
-from qmtl.app.ports import Commit, StoredRun, StoredSnapshot
+from qmtl.app.ports import ChainedEntry, Commit, Head, StoredRun, StoredSnapshot
 from qmtl.core.facts import Entry
 from qmtl.core.fold import advance, entries, fold
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
@@ -28,7 +29,6 @@ from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
 from . import audit, checkpoint, folder, journal, project, reads
-from .chain import GENESIS
 from .errors import StoreAway, StoreDamaged, told
 from .transaction import Hot, Transaction, in_transaction
 from .writer import Writer
@@ -212,6 +212,14 @@ class SqlStore:
         with self._reading() as connection:
             return journal.read(connection, world_id, after, limit)
 
+    def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
+        with self._reading() as connection:
+            return journal.chained(connection, world_id, after, limit)
+
+    def head(self, world_id: WorldId) -> Head:
+        with self._reading() as connection:
+            return journal.head(connection, world_id)
+
     def verify(self, world_id: WorldId) -> int | None:
         """The first journal entry that is missing or was edited; None when all is well."""
         with self._reading_at_once() as connection:
@@ -307,5 +315,4 @@ def cold(connection: Connection, world_id: WorldId) -> Hot:
     seq = known.view.seq
     # INVARIANT: nothing is decided on a view that the chain does not vouch for.
     view = fold(known.view, journal.proven(connection, world_id, seq, known.head_hash))
-    head_hash = journal.head_hash(connection, world_id)
-    return Hot(view, head_hash, known.checkpoint_seq)
+    return Hot(view, journal.head(connection, world_id).hash, known.checkpoint_seq)

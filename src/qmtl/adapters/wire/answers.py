@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+import orjson
+
 from qmtl.adapters.codec import fact_to_json
 from qmtl.adapters.wire.instants import column_text, rfc3339
 from qmtl.app.evaluations import Evaluated
-from qmtl.app.ports import StoredRun, StoredSnapshot
+from qmtl.app.ports import ChainedEntry, StoredRun, StoredSnapshot
 from qmtl.core.evaluation_run import EvaluationRun, Metric
 from qmtl.core.facts import Entry, SeriesRestated, stream_of
 from qmtl.core.names import StrategyId, WorldId
@@ -255,7 +257,8 @@ def restated(world_id: WorldId, fact: SeriesRestated) -> j.RestatedJson:
     }
 
 
-def entry(written: Entry) -> j.EntryJson:
+def entry(written: Entry) -> j.HappenedJson:
+    """As an event tells it: what it says now, without the chain."""
     return {
         "seq": written.seq,
         "generation": written.generation,
@@ -264,6 +267,25 @@ def entry(written: Entry) -> j.EntryJson:
         "actor": written.actor,
         "kind": written.fact.kind,
         "fact": fact_to_json(written.fact),
+    }
+
+
+def chained(written: ChainedEntry) -> j.EntryJson:
+    """As the journal tells it.
+
+    INVARIANT: sorted by keys and written by orjson, `fact` is the stored bytes again.
+    """
+    return {
+        "seq": written.seq,
+        "generation": written.generation,
+        "stream": written.stream,
+        "at": rfc3339(written.at),
+        "actor": written.actor,
+        "kind": written.kind,
+        "fact": orjson.loads(written.body),
+        "body_digest": written.body_digest,
+        "previous": written.previous,
+        "hash": written.hash,
     }
 
 

@@ -11,6 +11,8 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 At = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Plain = Annotated[dict[str, object], WithJsonSchema({"type": "object"})]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Hex32 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # 32 bytes: a SHA-256, a public key.
+Hex64 = Annotated[str, Field(pattern="^[0-9a-f]{128}$")]
 Cursor = str | None
 
 
@@ -244,7 +246,7 @@ class RestatedJson(TypedDict):
     reason: str
 
 
-class EntryJson(TypedDict):
+class HappenedJson(TypedDict):
     seq: int
     generation: int
     stream: str
@@ -252,6 +254,33 @@ class EntryJson(TypedDict):
     actor: str
     kind: str
     fact: Plain
+
+
+class EntryJson(HappenedJson):
+    """What it takes to check the chain: docs/journal.md.  `fact` is as it was written then."""
+
+    body_digest: Hex32
+    previous: Hex32
+    hash: Hex32
+
+
+class HeadJson(TypedDict):
+    """A signed head: to be kept elsewhere."""
+
+    world_id: str
+    seq: int
+    hash: Hex32
+    at: At
+    key_id: Hex32
+    signature: Hex64
+
+
+class JournalKeyJson(TypedDict):
+    """What heads are signed with.  `key_id` is the SHA-256 of the 32 bytes of `public_key`."""
+
+    algorithm: str
+    key_id: Hex32
+    public_key: Hex32
 
 
 class JournalJson(TypedDict):

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
 
@@ -11,6 +12,8 @@ from qmtl.adapters.client import ApiError, Away
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -103,6 +106,15 @@ def plain(value: object) -> str:
             return ", ".join(f"{name} {plain(part)}" for name, part in value.items()) or "-"
         case _:
             return str(value)
+
+
+def watched(items: Iterable[T], count: int, least: int) -> Iterator[T]:
+    """The same; a terminal sees how far they have come, when there are more than `least`."""
+    if count <= least or not sys.stderr.isatty():
+        yield from items
+        return
+    with typer.progressbar(items, length=count, label="journal", file=sys.stderr) as shown:
+        yield from shown
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -1,9 +1,7 @@
 """`qmtl why`: a journal entry, derived again from the entries before it."""
 
-import sys
-from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -27,9 +25,13 @@ VERDICTS: Final = {
     "act": "nothing was derived: it is what somebody did",
 }
 CHECKED: Final = (
-    "every entry up to it follows the one before, reads back as a fact, and fits the world there"
+    "every entry up to it follows the one before by its hash, reads back as a fact, and fits the "
+    "world there"
 )
-NOT_CHECKED: Final = "the hash chain: the journal on the wire does not carry it"
+NOT_CHECKED: Final = (
+    "that nobody rewrote all of it, hashes and all: heads that were kept elsewhere show that "
+    "(qmtl journal verify --head)"
+)
 
 
 @app.command()
@@ -66,25 +68,24 @@ def why(
 
 
 def _journal(client: Client, world: str, seq: int) -> list["Entry"]:
-    """Entries 1 to `seq`.  Raises Invalid when there are not so many."""
+    """Entries 1 to `seq`, chained.  Raises Invalid when they are not, or not so many."""
+    from qmtl.adapters.wire import export
     from qmtl.adapters.wire.history import entry_of
+    from qmtl.adapters.wire.verify import Chain, Wrong
 
     told = islice(client.journal(world, limit=min(seq, PAGE)), seq)
-    entries = [entry_of(each) for each in _watched(told, seq)]
+    chain, entries = Chain(world), []
+    for each in output.watched(told, seq, PAGE):
+        try:
+            chain.follow(export.entry(world, each))
+        except Wrong as wrong:
+            raise Invalid(f"{wrong}.") from wrong
+        entries.append(entry_of(each))
     if not entries:
         raise Invalid(f"entry {seq}: the journal of {world} is empty.")
     if len(entries) < seq:
         raise Invalid(f"entry {seq}: the journal of {world} ends at {entries[-1].seq}.")
     return entries
-
-
-def _watched(told: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, Any]]:
-    """The same; a terminal sees how far a long journal has come."""
-    if count <= PAGE or not sys.stderr.isatty():
-        yield from told
-        return
-    with typer.progressbar(told, length=count, label="journal", file=sys.stderr) as shown:
-        yield from shown
 
 
 def _headline(found: "Why") -> str:

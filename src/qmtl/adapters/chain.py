@@ -4,6 +4,8 @@
 
 The header is JSON with sorted keys, and names the body by its SHA-256, so the chain holds when
 retention has dropped a body.  The first entry's predecessor is `GENESIS`.
+
+What others rely on is docs/journal.md; `wire/verify.py` is written from that, and not from here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,20 +13,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from qmtl.adapters.codec import dumps
+from qmtl.app.ports import ChainedEntry
 from qmtl.core.facts import Entry, stream_of
 from qmtl.core.names import WorldId
 from qmtl.core.times import instant, micros
 
-from .rows import Cell
-from .schema import HASH_CHARS
-
+HASH_CHARS = 64  # SHA-256 in hex.
 GENESIS = "0" * HASH_CHARS
 AT_MAX = 2**55  # Microseconds, more than a thousand years either way: nothing was written then.
+
+Cell = str | int | float | bytes | None  # As in the tables; a line has text and numbers.
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A journal entry as it is stored, without its body."""
+    """A journal entry as it is stored, without its body.  `at` is in microseconds."""
 
     world_id: str
     seq: int
@@ -44,6 +47,21 @@ class Line:
 
     def cells(self) -> dict[str, Cell]:
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def told(self, previous: str, body: bytes) -> ChainedEntry:
+        """As it goes out, with what it follows."""
+        return ChainedEntry(
+            seq=self.seq,
+            stream=self.stream,
+            generation=self.generation,
+            at=instant(self.at),
+            actor=self.actor,
+            kind=self.kind,
+            body=body,
+            body_digest=self.body_digest,
+            previous=previous,
+            hash=self.hash,
+        )
 
 
 def link(previous: str, cells: dict[str, Cell]) -> str:
