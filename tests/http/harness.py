@@ -23,7 +23,7 @@ from qmtl.app import tokens
 from qmtl.app.ports import Store
 from qmtl.core.names import SYSTEM, ActorId, Role, WorldId
 from qmtl.core.view import WorldView
-from qmtl.entry import auth
+from qmtl.entry import identity
 from qmtl.entry.http import create_app
 from qmtl.entry.server import Server, url_of
 from qmtl.entry.services import ADMIN, Services
@@ -103,10 +103,10 @@ class Harness:
 
     def token(self, actor: str, *roles: Role, world: str | None = None) -> str:
         """A credential, made past the door."""
-        token = auth.new_token()
+        token = identity.new_token()
         world_id = None if world is None else WorldId(world)
         by = self.services.as_admin()
-        tokens.create(self.store, by, auth.digest(token), ActorId(actor), roles, world_id, None)
+        tokens.create(self.store, by, identity.digest(token), ActorId(actor), roles, world_id, None)
         self.tokens[actor] = token
         return token
 

@@ -48,6 +48,7 @@ LOOKS = [
     ("GET", f"/worlds/{W}/journal?limit=1000"),
     ("GET", "/clock"),
     ("GET", "/tokens"),
+    ("GET", "/system/journal"),
 ]
 
 

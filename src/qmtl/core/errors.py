@@ -100,8 +100,24 @@ class Conflict(Refusal):
     """The request contradicts what is recorded."""
 
 
+class SlowDown(Refusal):
+    """Too much at once; try again."""
+
+    status = 429
+
+    def __init__(self, *subject: str, wait_sec: float) -> None:
+        super().__init__(*subject)
+        self.wait_sec = wait_sec
+
+
 class WorldBusy(Refusal):
     """Other writers kept winning; try again."""
+
+    status = 503
+
+
+class IssuerAway(Refusal):
+    """The keys of the issuer of this credential cannot be fetched; try again."""
 
     status = 503
 

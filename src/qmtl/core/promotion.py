@@ -207,8 +207,13 @@ def _candidate_problems(
 def valid_approvals(
     promotion: ManualApproval, candidate: Candidate, now: datetime
 ) -> tuple[Approval, ...]:
-    """The approvals that have not expired."""
-    return tuple(a for a in candidate.approvals if now - a.at < promotion.expires)
+    """The approvals that have not expired, each from other hands than those before it."""
+    valid: list[Approval] = []
+    for given in candidate.approvals:
+        same = any(given.hands & other.hands for other in valid)
+        if now - given.at < promotion.expires and not same:
+            valid.append(given)
+    return tuple(valid)
 
 
 def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
