@@ -224,28 +224,26 @@ class Issuer:
         self._seen: dict[bytes, Claims] = {}
         self._of = b""  # The digest of the keys that `_seen` was verified with.
 
-    def seen(self, text: str) -> Claims | None:
-        """The claims of a JWT that was verified before, with keys that are still the issuer's, and
-        still holds.  Raises Unauthenticated when it has ended, IssuerAway."""
-        held = self._keys.held()
-        if self._of != held.digest:
-            self._seen, self._of = {}, held.digest
-        claims = self._seen.get(_digest(text))
-        if claims is not None:
-            self._in_time(claims)
-        return claims
+    def claims_of(self, text: str, unseen: Callable[[], None] = lambda: None) -> Claims:
+        """The claims of a JWT.  `unseen` is called before one is verified that was not before with
+        the keys that the issuer has now, and may refuse.
 
-    def verified(self, text: str) -> Claims:
-        """The claims of a JWT.  Raises Unauthenticated, IssuerAway."""
-        if len(text) > JWT_CHARS_MAX:
+        Raises Unauthenticated, IssuerAway, and whatever `unseen` raises.
+        """
+        if len(text) > JWT_CHARS_MAX or not text.isascii():
             raise Unauthenticated(f"A JWT has at most {JWT_CHARS_MAX} characters.")
-        before = self._of
-        claims = self._signed(text)
+        name, keys = sha256(text.encode()).digest(), self._keys.held().digest
+        if self._of != keys:
+            self._seen, self._of = {}, keys
+        claims = self._seen.get(name)
+        if claims is None:
+            unseen()
+            claims = self._signed(text)
         self._in_time(claims)
-        if self._of == before:  # Else other keys came meanwhile, and would not have been asked.
-            while len(self._seen) >= SEEN_MAX:
+        if self._of == keys:  # Else other keys came meanwhile, and would have to be asked.
+            while name not in self._seen and len(self._seen) >= SEEN_MAX:
                 self._seen.pop(next(iter(self._seen)), None)
-            self._seen[_digest(text)] = claims
+            self._seen[name] = claims
         return claims
 
     def _signed(self, text: str) -> Claims:
@@ -296,10 +294,6 @@ class Issuer:
             raise Unauthenticated("The JWT does not hold yet.")
         if ends - issued > trust.lifetime_max:
             raise Unauthenticated(f"The JWT lives for longer than {trust.lifetime_max}.")
-
-
-def _digest(text: str) -> bytes:
-    return sha256(text.encode()).digest()
 
 
 def _instant(claims: Claims, name: str) -> datetime:

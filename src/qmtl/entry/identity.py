@@ -13,7 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from qmtl.adapters.issuer import JWT_CHARS_MAX, Claims, Issuer
+from qmtl.adapters.issuer import Claims, Issuer
 from qmtl.app.ports import Store
 from qmtl.app.tokens import RESERVED, is_pending
 from qmtl.core.errors import Unauthenticated
@@ -171,13 +171,11 @@ class Identity:
         )
 
     def _of_jwt(self, issuer: IssuerActors, given: str, address: str | None) -> Credential:
-        if len(given) > JWT_CHARS_MAX or not given.isascii():
-            raise Unauthenticated(f"A JWT has at most {JWT_CHARS_MAX} characters.")
-        claims = issuer.issuer.seen(given)
-        if claims is None:
+        def unseen() -> None:
             if address is not None:
                 self.limiter.may_guess(address)
-            claims = issuer.issuer.verified(given)
+
+        claims = issuer.issuer.claims_of(given, unseen)
         return issuer.credential(claims)
 
 
