@@ -63,6 +63,7 @@ def _serve(what: Opened, listener: socket.socket, ready: Callable[[], None]) -> 
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # Whoever connects is who asks: X-Forwarded-For is anybody's to write.
         timeout_graceful_shutdown=GRACE_SEC,
     )
     if threading.current_thread() is threading.main_thread():

@@ -190,9 +190,11 @@ def _folder(data: Path) -> Path:
 def _gateway(settings: Settings) -> Opened:
     if settings.world_url is None:
         raise Invalid("A gateway needs the URL of its world service.")
+    file = auth_of(settings).file
     spool = Spool(_folder(settings.data) / "spool")
     gateway = Gateway(settings.world_url, spool, SystemClock())
-    return Opened(app_before(gateway), (), gateway.close, lambda: None)
+    app = app_before(gateway, hosts_of(settings, file.hosts), file.https)
+    return Opened(app, (), gateway.close, lambda: None)
 
 
 def first_start(services: Services, settings: Settings) -> tuple[str, ...]:
