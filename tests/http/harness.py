@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from starlette.testclient import TestClient
 
 from qmtl.adapters.clock import ReplayClock
@@ -25,7 +24,7 @@ from qmtl.core.names import SYSTEM, ActorId, Role, WorldId
 from qmtl.core.view import WorldView
 from qmtl.entry import identity
 from qmtl.entry.http import create_app
-from qmtl.entry.server import Server, url_of
+from qmtl.entry.server import Server, config_of, url_of
 from qmtl.entry.services import ADMIN, Services
 from qmtl.entry.wiring import Opened
 
@@ -211,9 +210,8 @@ def listening(app: Any, ending: Any, port: int = 0) -> Iterator[str]:
     """The application on a port of its own, in a thread; stopped as a server stops."""
     listener = socket.create_server(("127.0.0.1", port))
     ready = threading.Event()
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3)
     opened = Opened(app, (), ending, lambda: None)
-    server = Server(config, opened, ready.set)
+    server = Server(config_of(app, grace_sec=3), opened, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -78,6 +78,12 @@ class UnknownSnapshot(Unknown):
     """No such snapshot."""
 
 
+class TooSlow(Refusal):
+    """The request did not come to its end in time."""
+
+    status = 408
+
+
 class Changed(Refusal):
     """What the request was based on is no longer current."""
 

@@ -5,6 +5,7 @@ Then the handler, in a thread.  A write with an Idempotency-Key is one job of th
 with the record of its answer: however often and however concurrently it comes, it happens once.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from qmtl.adapters.wire.fields import ID_PATTERN, Body, sentences
 from qmtl.app.ports import Store
 from qmtl.app.step import By, world
-from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge
+from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge, TooSlow
 from qmtl.core.names import RunId, StrategyId, WorldId
 
 from . import auth, problems
@@ -31,6 +32,8 @@ from .services import Services
 
 SMALL_BYTES_MAX: Final = 1 << 20  # What people and loops send.
 BULK_BYTES_MAX: Final = 64 << 20  # A million points with their times; keeps memory bounded.
+BODY_QUIET_SEC: Final = 10.0  # A network that loses packets is back by then.
+BODY_SEC_MAX: Final = 120.0  # The largest body at 5 Mbit/s; who is slower holds memory for nobody.
 KEY_PATTERN: Final = r"^[!-~]{1,200}$"
 JSON_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 JSON: Final = "application/json"
@@ -279,19 +282,29 @@ class Door(APIRoute):
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """All that was sent.  Raises TooLarge as soon as that is known, and Malformed."""
+    """All that was sent.  Raises TooLarge as soon as that is known, TooSlow, and Malformed."""
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told[:19]) > most:
         raise TooLarge(f"A body here may have {most} bytes; this has {told[:19]}.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Malformed("The body must come as it is, without Content-Encoding.")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise TooLarge(f"A body here may have {most} bytes; this has more.")
-        parts.append(part)
-    return b"".join(parts)
+    parts: list[bytes] = []
+    size, stream = 0, request.stream()
+    try:
+        async with asyncio.timeout(BODY_SEC_MAX):
+            while True:
+                async with asyncio.timeout(BODY_QUIET_SEC):
+                    part = await anext(stream, None)
+                if part is None:
+                    return b"".join(parts)
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"A body here may have {most} bytes; this has more.")
+                parts.append(part)
+    except TimeoutError:
+        raise TooSlow(
+            f"A body has {BODY_SEC_MAX:g} seconds, and is never silent for {BODY_QUIET_SEC:g}."
+        ) from None
 
 
 def _digest(request: Request, raw: bytes) -> str:

@@ -38,6 +38,8 @@ def problem(
     told = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         told["WWW-Authenticate"] = REALM
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        told["Connection"] = "close"  # The rest of the body may still come.
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         told["Retry-After"] = str(RETRY_AFTER_SEC)
     return Response(orjson.dumps(body), status, told, MEDIA_TYPE)
