@@ -56,6 +56,10 @@ def approve(
             assert_never(promotion)
     if not allowed & set(roles):
         raise Forbidden(f"an approver needs one of: {', '.join(sorted(allowed))}.")
+    if by == view.strategy(candidate.strategy_id).author:
+        raise Forbidden("the author of a strategy cannot approve it.")
+    if by == candidate.proposer:
+        raise Forbidden("the proposer of a candidate cannot approve it.")
     _must_be_of_other_hands(view, candidate, standing, by, sponsor)
     _must_be_open(candidate)
     if not is_current(view, candidate):
@@ -81,13 +85,8 @@ def _must_be_of_other_hands(
     sponsor: ActorId | None,
 ) -> None:
     """INVARIANT: n approvals are of n people, and of none who wrote or proposed it."""
-    author = view.strategy(candidate.strategy_id).author
-    if by == author:
-        raise Forbidden("the author of a strategy cannot approve it.")
-    if by == candidate.proposer:
-        raise Forbidden("the proposer of a candidate cannot approve it.")
     mine = hands_of(by, sponsor)
-    if mine & {author, candidate.proposer}:
+    if mine & {view.strategy(candidate.strategy_id).author, candidate.proposer}:
         raise Forbidden(
             f"the credential of {by} was made by {sponsor}, who wrote the strategy or proposed "
             f"the candidate: let another admin make one for {by}."
