@@ -146,3 +146,12 @@ def test_an_issuer_that_is_away_does_not_keep_it_from_starting(tmp_path: Path) -
 def test_an_issuer_alone_opens_no_door_to_the_network(tmp_path: Path) -> None:
     with pytest.raises(Exposed):
         opened(Settings(memory=True, host="0.0.0.0", auth=written(tmp_path, GOOD)))
+
+
+def test_the_example_of_the_howto_page_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "who-may.md").read_text()
+    text = "\n".join(line[4:] for line in page.splitlines() if line.startswith("    ") or not line)
+    path = written(tmp_path, text)
+    file = authfile.read(path)
+    assert authfile.actors_of(file, path, Standing()) is not None
+    assert file.limits.limits() == Limits(), "the limits it shows are the standard ones"
