@@ -35,6 +35,12 @@ def public(kind: str, kid: str | None = None, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def secret(kind: str, kid: str) -> dict[str, Any]:
+    """The JWK of a key with its secret half, as nobody should publish it."""
+    algorithm = get_default_algorithms()[kind.partition(" ")[0]]
+    return {**algorithm.to_jwk(private(kind), as_dict=True), "use": "sig", "kid": kid}
+
+
 def jwks(*keys: Mapping[str, Any]) -> bytes:
     return json.dumps({"keys": list(keys)}).encode()
 

@@ -27,6 +27,7 @@ from tests.jwts import (
     private,
     public,
     seconds,
+    secret,
     signed,
 )
 
@@ -186,7 +187,7 @@ UNUSABLE: list[tuple[str, bytes]] = [
     ("a list alone", b"[]"),
     ("no keys", jwks()),
     ("a secret", jwks({"kty": "oct", "k": "c2VjcmV0", "kid": "k1", "alg": "HS256"})),
-    ("a private key", jwks(public("ES256", "k1", d="AA"))),
+    ("a private key", jwks(secret("ES256", "k1"))),
     ("for encryption", jwks(public("ES256", "k1", use="enc"))),
     ("for signing", jwks(public("ES256", "k1", key_ops=["sign"]))),
     ("another algorithm's", jwks(public("ES256", "k1", alg="HS256"))),

@@ -1,10 +1,11 @@
 """Tokens: their digests, in a world of their own."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from qmtl.app import tokens
+from qmtl.app import tokens, worlds
 from qmtl.app.ports import Store
 from qmtl.app.step import By
 from qmtl.core.errors import Conflict, Forbidden, Invalid, UnknownToken, UnknownWorld
@@ -100,6 +101,22 @@ def test_one_hand_does_not_confirm_what_it_asked_for(store: Store, asks: By, con
     with pytest.raises(Forbidden, match="another admin"):
         tokens.confirm(store, confirms, DIGEST)
     assert pending(store)
+
+
+def test_so_for_what_a_world_asks_two_people_for(store: Store) -> None:
+    """Polly made paul's credential: what she asked for, he does not confirm."""
+    scene = opened(store)
+    scene.kill()
+    asked = worlds.resume(store, scene.world_id, scene.by(cast.POLLY), "", dual_control=True)
+    assert asked is not None
+    paul = scene.by(cast.PAUL)
+    with pytest.raises(Forbidden, match="second person"):
+        worlds.confirm(
+            store, scene.world_id, replace(paul, sponsor=cast.POLLY), asked.confirmation_id
+        )
+    assert scene.view.killed
+    worlds.confirm(store, scene.world_id, replace(paul, sponsor=EVE), asked.confirmation_id)
+    assert not scene.view.killed
 
 
 def test_what_nobody_confirms_in_time_is_over(store: Store) -> None:
