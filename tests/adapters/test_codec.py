@@ -73,6 +73,7 @@ SAMPLES: list[Fact] = [
         allow_live=True,
     ),
     TOKEN,
+    replace(TOKEN, sponsor=ActorId("adam"), replaces="cd", overlap_until=ODD),
     f.TokenRevoked(token_sha256="ab"),
     f.LiveAllowed(allowed=False),
     f.StateChanged(state=WorldState.SUSPENDED),
@@ -80,6 +81,9 @@ SAMPLES: list[Fact] = [
     f.PolicyAdded(version=2, checksum="c", policy=Policy(evidence=None)),
     f.DefaultPolicySet(version=2),
     f.ConfirmationRequested(confirmation_id="k", what="resume", policy_version=None),
+    f.ConfirmationRequested(
+        confirmation_id="ab", what="token", policy_version=None, sponsor=ActorId("adam")
+    ),
     f.ConfirmationGiven(confirmation_id="k"),
     bound("a", None),
     replace(
@@ -112,6 +116,7 @@ SAMPLES: list[Fact] = [
         evidence=DIGEST,
     ),
     f.ApprovalGiven(candidate_id=C, run_id=R, evidence=DIGEST, reason="good\n"),
+    f.ApprovalGiven(candidate_id=C, run_id=R, evidence=DIGEST, reason="", sponsor=ActorId("adam")),
     f.ApprovalWithdrawn(candidate_id=C),
     f.CandidateRejected(candidate_id=C, reason=""),
     f.CandidateReleased(candidate_id=C, reason=""),
@@ -177,8 +182,11 @@ def test_what_it_looks_like() -> None:
         "roles": ["operator", "reader"],
         "world_id": None,
         "expires_at": "2026-01-01T00:00:00Z",
+        "sponsor": None,
+        "replaces": None,
+        "overlap_until": None,
     }
-    policy = codec.fact_to_json(SAMPLES[5])["policy"]
+    policy = codec.fact_to_json(SAMPLES[6])["policy"]
     promotion = policy["governance"]["live_promotion"]  # type: ignore[index]  # It is JSON.
     assert promotion["expires"] == "P0DT1.500000S"
     assert promotion["roles"] == sorted(Role)
@@ -264,6 +272,19 @@ def test_a_fact_that_was_stored_before_it_had_more_to_say_is_read_as_it_was_mean
         b'"strategy_id":"a","variants_tried":null}'
     )
     assert codec.fact_from_bytes(body) == bound("a", "f1")
+
+
+def test_who_vouched_was_not_told_before_it_took_two() -> None:
+    body = (
+        b'{"actor":"ann","expires_at":null,"kind":"token_created","roles":["reader"],'
+        b'"token_sha256":"ab","world_id":null}'
+    )
+    told = codec.fact_from_bytes(body)
+    assert told == replace(TOKEN, roles=(Role.READER,), expires_at=None)
+    approval = f.ApprovalGiven(candidate_id=C, run_id=R, evidence=DIGEST, reason="")
+    known = orjson.loads(codec.fact_to_bytes(approval))
+    del known["sponsor"]
+    assert codec.fact_from_bytes(orjson.dumps(known)) == approval
 
 
 def test_a_run_comes_back_as_it_was() -> None:

@@ -99,6 +99,10 @@ TOKEN = {
     "world_id": None,
     "expires_at": None,
     "created_at": "2024-01-01T00:00:00Z",
+    "created_by": "adam",
+    "rotated_at": None,
+    "replaced_until": None,
+    "confirmed": False,
 }
 ENTRY = {"seq": 1, "at": "2024-01-01T00:00:00Z", "actor": "a", "kind": "killed", "fact": {"x": 1}}
 POLICY = {"version": 1, "default": True, "created_at": "2024-01-01T00:00:00Z", "checksum": "c"}
@@ -147,6 +151,9 @@ ANSWERS: dict[str, Any] = {
     "GET /tokens": {"tokens": [TOKEN], "next_cursor": None},
     "POST /tokens": {**TOKEN, "token": "qmtl_secret"},
     f"DELETE /tokens/{'ab' * 32}": TOKEN,
+    f"POST /tokens/{'ab' * 32}/confirm": {**TOKEN, "confirmed": True},
+    f"POST /tokens/{'ab' * 32}/rotate": {**TOKEN, "confirmed": True, "token": "qmtl_next"},
+    "GET /system/journal": {"entries": [ENTRY], "next_cursor": None},
     "GET /clock": {"now": "2024-01-01T00:00:00Z", "replay": True},
 }
 
@@ -274,7 +281,17 @@ COMMANDS: list[tuple[str, str, dict[str, Any] | None, str]] = [
         "qmtl_secret",
     ),
     ("token list", "GET /tokens", None, "ab" * 32),
+    ("token list", "GET /tokens", None, "to be confirmed"),
     (f"token revoke {'ab' * 32}", f"DELETE /tokens/{'ab' * 32}", None, "revoked"),
+    (f"token confirm {'ab' * 32}", f"POST /tokens/{'ab' * 32}/confirm", None, "ana is author"),
+    (f"token rotate {'ab' * 32}", f"POST /tokens/{'ab' * 32}/rotate", {}, "qmtl_next"),
+    (
+        f"token rotate {'ab' * 32} --overlap 0s",
+        f"POST /tokens/{'ab' * 32}/rotate",
+        {"overlap": "0s"},
+        "qmtl_next",
+    ),
+    ("journal list _system", "GET /system/journal", None, "killed"),
 ]
 
 
@@ -295,6 +312,12 @@ def test_each_command_asks_and_tells(
 def test_each_command_speaks_json(command: str) -> None:
     result = Server().run(*command.split(), "--json")
     assert json.loads(result.stdout)
+
+
+def test_a_token_that_waits_for_a_second_admin_says_so() -> None:
+    result = Server().run("token", "create", "--role", "author", "--actor", "ana")
+    assert result.stdout == "qmtl_secret\n", "for a script, it is the token alone"
+    assert f"qmtl token confirm {'ab' * 32}" in result.stderr
 
 
 def test_an_explanation_is_read_under_headings() -> None:

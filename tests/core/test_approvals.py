@@ -12,7 +12,17 @@ from qmtl.core.errors import Changed, Conflict, Forbidden, Refusal
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import ActorId, Digest, Reason, Role, RunId
 from qmtl.core.policy import Disabled, ManualApproval
-from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from qmtl.core.promotion import approval_problems, valid_approvals
+from qmtl.core.view import (
+    Applied,
+    Approval,
+    Approved,
+    Candidate,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+)
 from qmtl.sim import cast
 from tests.worlds import ALPHA, AUTO, NOW, governed, open_candidate, ready
 
@@ -34,9 +44,10 @@ def given(
     roles: frozenset[Role] | None = None,
     now: datetime = NOW,
     evidence: Digest = DIGEST,
+    sponsor: ActorId | None = None,
 ) -> tuple[f.Fact, ...]:
     roles = frozenset(cast.ROLES[by]) if roles is None else roles
-    return approve(view, open_candidate(view), by, roles, RUN, evidence, "because", now)
+    return approve(view, open_candidate(view), by, roles, RUN, evidence, "because", now, sponsor)
 
 
 def after(view: WorldView, facts: tuple[f.Fact, ...], by: ActorId = cast.PIA) -> WorldView:
@@ -189,3 +200,48 @@ def test_what_is_released_has_to_be_approved_again() -> None:
     view = ready(candidate={"standing": REJECTED})
     released: Candidate = open_candidate(after(view, release(view, ALPHA, "")))
     assert (released.standing, released.approvals) == (Proposed(), ())
+
+
+# ---- Whose hand it was ------------------------------------------------------------------------
+
+ADAM, EVE = ActorId("adam"), ActorId("eve")
+HANDS: list[tuple[str, ActorId | None, ActorId | None, str | None]] = [
+    ("nobody made either", None, None, None),
+    ("two admins made them", ADAM, EVE, None),
+    ("an admin made one", ADAM, None, None),
+    ("one admin made both", ADAM, ADAM, "both lead back to adam"),
+    ("the first made the second's", None, cast.PIA, "both lead back to pia"),
+    ("the second made the first's", cast.PETE, None, "both lead back to pete"),
+    ("the author made the second's", None, cast.ANN, "was made by ann"),
+    ("the proposer made the second's", None, cast.LOOP, "was made by loop"),
+]
+
+
+@pytest.mark.parametrize(("what", "first", "second", "says"), HANDS, ids=[h[0] for h in HANDS])
+def test_two_approvals_are_of_two_people(
+    what: str, first: ActorId | None, second: ActorId | None, says: str | None
+) -> None:
+    once = after(fresh(), given(fresh(), sponsor=first))
+    if says is not None:
+        with pytest.raises(Forbidden, match=says):
+            given(once, cast.PETE, sponsor=second)
+        return
+    both = after(once, given(once, cast.PETE, sponsor=second), cast.PETE)
+    assert [a.sponsor for a in open_candidate(both).approvals] == [first, second]
+
+
+def test_an_expired_approval_is_nobodys_hand() -> None:
+    once = after(fresh(), given(fresh(), sponsor=ADAM))
+    assert given(once, cast.PETE, sponsor=ADAM, now=NOW + timedelta(hours=72))
+
+
+def test_the_gate_counts_hands_not_names() -> None:
+    """Whatever way two approvals of one hand came into the journal, they are one."""
+    promotion = ManualApproval(min=2)
+    candidate = open_candidate(fresh())
+    pair = tuple(Approval(by, NOW, RUN, DIGEST, "", ADAM) for by in (cast.PIA, cast.PETE))
+    forged = replace(candidate, approvals=pair)
+    assert valid_approvals(promotion, forged, NOW) == pair[:1]
+    view = fresh(policy=governed(live_promotion=promotion))
+    problems = approval_problems(view.policy, forged, NOW)
+    assert Reason.APPROVALS_INSUFFICIENT in {reason for reason, _ in problems}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from starlette.testclient import TestClient
 
 from qmtl.adapters.clock import ReplayClock
@@ -23,9 +22,9 @@ from qmtl.app import tokens
 from qmtl.app.ports import Store
 from qmtl.core.names import SYSTEM, ActorId, Role, WorldId
 from qmtl.core.view import WorldView
-from qmtl.entry import auth
+from qmtl.entry import identity
 from qmtl.entry.http import create_app
-from qmtl.entry.server import Server, url_of
+from qmtl.entry.server import Server, config_of, url_of
 from qmtl.entry.services import ADMIN, Services
 from qmtl.entry.wiring import Opened
 
@@ -103,10 +102,10 @@ class Harness:
 
     def token(self, actor: str, *roles: Role, world: str | None = None) -> str:
         """A credential, made past the door."""
-        token = auth.new_token()
+        token = identity.new_token()
         world_id = None if world is None else WorldId(world)
         by = self.services.as_admin()
-        tokens.create(self.store, by, auth.digest(token), ActorId(actor), roles, world_id, None)
+        tokens.create(self.store, by, identity.digest(token), ActorId(actor), roles, world_id, None)
         self.tokens[actor] = token
         return token
 
@@ -211,9 +210,8 @@ def listening(app: Any, ending: Any, port: int = 0) -> Iterator[str]:
     """The application on a port of its own, in a thread; stopped as a server stops."""
     listener = socket.create_server(("127.0.0.1", port))
     ready = threading.Event()
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3)
     opened = Opened(app, (), ending, lambda: None)
-    server = Server(config, opened, ready.set)
+    server = Server(config_of(app, grace_sec=3), opened, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

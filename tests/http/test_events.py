@@ -12,8 +12,8 @@ import pytest
 
 from qmtl.app import tokens, worlds
 from qmtl.core.names import Role, WorldId
-from qmtl.entry import auth
 from qmtl.entry import events as stream
+from qmtl.entry import identity
 from tests.http.harness import DAY, Harness, W, listening, with_world
 
 WAIT_SEC = 10.0
@@ -184,7 +184,7 @@ def test_a_revoked_credential_loses_its_stream_however_much_happens(
         told = events(answer)
         harness.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "n0"})
         next(told)
-        tokens.revoke(harness.store, harness.services.as_admin(), auth.digest(token))
+        tokens.revoke(harness.store, harness.services.as_admin(), identity.digest(token))
         for number in range(1, 200):
             body = {"strategy_id": f"n{number}"}
             harness.ok("olga", "POST", f"/worlds/{W}/strategies", body)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from qmtl.entry.auth import STOPS
 from tests.http.harness import DAY, Harness, W, stamp, submission, with_candidate, with_world
 
 KEY = {"Idempotency-Key": "k1"}
@@ -138,3 +139,62 @@ def test_stopping_is_done_and_not_remembered(each_store: Harness) -> None:
     assert not h.ok("olga", "POST", f"/worlds/{W}/resume", {"reason": "over"})["killed"]
     assert h.ok("olga", "POST", *kill, headers=KEY)["killed"]
     assert h.ok("rea", "GET", f"/worlds/{W}")["killed"], "and not only told so"
+
+
+def test_whatever_stops_is_done_again_when_it_was_undone_since(each_store: Harness) -> None:
+    """With the same key and the same body.  An answer from memory would leave it undone."""
+    h = each_store
+    with_world(h)
+    run_id = with_candidate(h)
+    body = {"strategy_id": "s1", "run_id": run_id}
+    why = {**body, "reason": "x"}
+
+    def stopped() -> tuple[str, int]:
+        (found,) = h.ok("rea", "GET", f"{LIVE}/candidates")["candidates"]
+        return found["standing"], len(found["approvals"])
+
+    h.ok("al", "POST", f"{LIVE}/approve", why)
+    for _ in range(2):
+        h.ok("al", "DELETE", f"{LIVE}/approve", params=body, headers=KEY)
+        assert stopped() == ("proposed", 0)
+        h.ok("al", "POST", f"{LIVE}/approve", why)
+    for _ in range(2):
+        h.ok("bo", "POST", f"{LIVE}/reject", why, headers=KEY)
+        assert stopped()[0] == "rejected"
+        h.ok("olga", "POST", f"{LIVE}/release", why)
+    for who in ("al", "bo"):
+        h.ok(who, "POST", f"{LIVE}/approve", why)
+    h.ok("olga", "POST", f"{LIVE}/apply", body)
+    for _ in range(2):
+        freeze = {"strategy_id": "s1", "freeze": True}
+        lease = h.ok("olga", "PUT", f"/worlds/{W}/activation", freeze, headers=KEY)
+        assert lease["freeze"]
+        h.ok("olga", "PUT", f"/worlds/{W}/activation", {"strategy_id": "s1", "freeze": False})
+    for _ in range(2):
+        down = {"strategy_id": "s1", "to": "paper", "reason": "x"}
+        assert h.ok("olga", "POST", f"/worlds/{W}/demote", down, headers=KEY)["held"]
+        assert not h.ok("olga", "POST", f"{LIVE}/release", why)["held"]
+    for _ in range(2):
+        off = h.ok("admin", "PATCH", f"/worlds/{W}", {"allow_live": False}, headers=KEY)
+        assert not off["allow_live"]
+        assert h.ok("admin", "PATCH", f"/worlds/{W}", {"allow_live": True})["allow_live"]
+
+
+def test_a_stop_is_never_refused_for_its_key(harness: Harness) -> None:
+    with_world(harness)
+    path = f"/worlds/{W}/kill"
+    for key in ("k1", "with a space", "x" * 300):
+        told = harness.call("olga", "POST", path, {"reason": key}, headers={"Idempotency-Key": key})
+        assert told.status_code == 200
+    harness.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "x"}, headers=KEY)
+    assert harness.call("olga", "POST", path, {"reason": "b"}, headers=KEY).status_code == 200
+
+
+def test_every_write_says_what_a_key_does_to_it(harness: Harness) -> None:
+    paths = harness.client.app.openapi()["paths"]  # type: ignore[attr-defined]  # A FastAPI.
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            told = [p for p in operation.get("parameters", ()) if p["name"] == "Idempotency-Key"]
+            assert len(told) == (method != "get"), f"{method} {path}"
+            again = f"{method.upper()} {path}" in STOPS | {"POST /worlds/{world_id}/campaign/tick"}
+            assert all(("done again" in p["description"]) == again for p in told)

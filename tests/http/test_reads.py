@@ -50,6 +50,7 @@ LOOKS = [
     ("GET", f"/worlds/{W}/journal/head"),
     ("GET", "/clock"),
     ("GET", "/tokens"),
+    ("GET", "/system/journal"),
 ]
 
 

@@ -23,6 +23,7 @@ from qmtl.adapters.stream import BadEvent as BadEvent
 from qmtl.adapters.stream import Event as Event
 from qmtl.adapters.stream import Quiet as Quiet
 from qmtl.adapters.stream import Subscription as Subscription
+from qmtl.core.names import SYSTEM
 
 if TYPE_CHECKING:
     import httpx
@@ -328,10 +329,14 @@ class Client:
         return self.send("GET", _world(world, "decide"), params=params, headers=NO_CACHE)
 
     def journal(self, world: str, after: int = 0, limit: int | None = None) -> Iterator[Answer]:
-        """Every entry after `after`, in order; `limit` is a page's."""
+        """Every entry after `after`, in order; `limit` is a page's.
+
+        That of `_system` has tokens and the list of worlds, and is for admins.
+        """
+        path = "/system/journal" if world == SYSTEM else _world(world, "journal")
         for _ in range(PAGES_MAX):
             params = {"after": after, "limit": limit}
-            page = self.send("GET", _world(world, "journal"), params=params)
+            page = self.send("GET", path, params=params)
             yield from page["entries"]
             if page.get("next_cursor") is None:
                 return
@@ -412,8 +417,16 @@ class Client:
         body |= _present({"world_id": world, "expires_at": expires})
         return self.send("POST", "/tokens", body=body)
 
+    def confirm_token(self, token_id: str) -> Answer:
+        """The second admin's word on a token that another asked for."""
+        return self.send("POST", f"{_token(token_id)}/confirm")
+
+    def rotate_token(self, token_id: str, overlap: str | None = None) -> Answer:
+        """The only answer that holds the next token; the one before ends after `overlap`."""
+        return self.send("POST", f"{_token(token_id)}/rotate", body=_present({"overlap": overlap}))
+
     def revoke_token(self, token_id: str) -> Answer:
-        return self.send("DELETE", f"/tokens/{quote(token_id, safe='')}")
+        return self.send("DELETE", _token(token_id))
 
 
 NO_CACHE: Final = {"Cache-Control": "no-cache"}  # A decision out of a proxy's memory is none.
@@ -444,6 +457,10 @@ def is_loopback(url: str) -> bool:
 
 def _world(world: str, *parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in ("worlds", world, *parts))
+
+
+def _token(token_id: str) -> str:
+    return f"/tokens/{quote(token_id, safe='')}"
 
 
 def _live(world: str, verb: str) -> str:

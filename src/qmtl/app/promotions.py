@@ -251,7 +251,7 @@ def approve(
         seen = candidate.evidence if run is None else run.run.evidence
         evidence = evidence_digest or seen
         facts = approvals.approve(
-            view, candidate, by.actor, by.roles, run_id, evidence, reason, by.now
+            view, candidate, by.actor, by.roles, run_id, evidence, reason, by.now, by.sponsor
         )
         after = foreseen(view, facts, by)
         return after.candidates[candidate.candidate_id], facts

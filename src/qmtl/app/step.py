@@ -9,7 +9,7 @@ from qmtl.core.errors import Conflict, UnknownWorld, WorldBusy
 from qmtl.core.facts import Fact, stream_of
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import SYSTEM, ActorId, Reason, Role, Stream, WorldId, WorldState
-from qmtl.core.view import Expected, WorldView
+from qmtl.core.view import Expected, WorldView, hands_of
 
 from .ports import Commit, Store
 
@@ -23,11 +23,19 @@ EVIDENCE = frozenset({Stream.EVIDENCE})
 
 @dataclass(frozen=True, slots=True)
 class By:
-    """Who asks, as the credential says it, and when, as the server's clock says it."""
+    """Who asks, as the credential says it, and when, as the server's clock says it.
+
+    `sponsor` is who made that credential, under dual control; None: it is its holder's alone.
+    """
 
     actor: ActorId
     roles: frozenset[Role]
     now: datetime
+    sponsor: ActorId | None = None
+
+    @property
+    def hands(self) -> frozenset[ActorId]:
+        return hands_of(self.actor, self.sponsor)
 
 
 def world(store: Store, world_id: WorldId) -> WorldView:

@@ -199,8 +199,11 @@ def confirm(store: Store, world_id: WorldId, by: By, confirmation_id: str) -> Co
         asked = view.confirmations.get(confirmation_id)
         if asked is None:
             raise UnknownConfirmation(confirmation_id)
-        if asked.by == by.actor:
-            raise Forbidden("a second person has to confirm what the first asked for.")
+        if asked.hands & by.hands:
+            raise Forbidden(
+                "a second person has to confirm what the first asked for, with a credential that "
+                "neither the first nor the maker of theirs has made."
+            )
         given = ConfirmationGiven(confirmation_id=confirmation_id)
         if asked.what == "resume":
             if not {Role.OPERATOR, Role.ADMIN} & by.roles:
@@ -231,7 +234,10 @@ def _ask(
     pending = Pending(key, what)
     if key in view.confirmations:
         return pending, ()
-    return pending, (ConfirmationRequested(confirmation_id=key, what=what, policy_version=version),)
+    asked = ConfirmationRequested(
+        confirmation_id=key, what=what, policy_version=version, sponsor=by.sponsor
+    )
+    return pending, (asked,)
 
 
 def _must_be_policy_admin(by: By, what: str) -> None:

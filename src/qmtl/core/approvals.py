@@ -9,7 +9,17 @@ from .errors import Changed, Conflict, Forbidden
 from .names import ActorId, Digest, Reason, Role, RunId, StrategyId
 from .policy import AutoApply, Disabled, ManualApproval
 from .promotion import is_current, valid_approvals
-from .view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from .view import (
+    Applied,
+    Approval,
+    Approved,
+    Candidate,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+    hands_of,
+)
 
 
 def approve(
@@ -21,9 +31,13 @@ def approve(
     evidence: Digest,
     reason: str,
     now: datetime,
+    sponsor: ActorId | None = None,
 ) -> tuple[f.Fact, ...]:
     """One person's approval of a candidate, and of the evidence they saw.  An expired one counts
     for nothing, so it may be given again.
+
+    `sponsor` is who made the approver's credential, where that takes two people: what it approves,
+    they may have approved themselves.
 
     Raises Forbidden for who may not, Conflict for what cannot be approved.
     """
@@ -46,6 +60,7 @@ def approve(
         raise Forbidden("the author of a strategy cannot approve it.")
     if by == candidate.proposer:
         raise Forbidden("the proposer of a candidate cannot approve it.")
+    _must_be_of_other_hands(view, candidate, standing, by, sponsor)
     _must_be_open(candidate)
     if not is_current(view, candidate):
         raise Changed("The candidate was superseded.", reasons=(Reason.CANDIDATE_SUPERSEDED,))
@@ -53,9 +68,37 @@ def approve(
         return ()
     return (
         f.ApprovalGiven(
-            candidate_id=candidate.candidate_id, run_id=run_id, evidence=evidence, reason=reason
+            candidate_id=candidate.candidate_id,
+            run_id=run_id,
+            evidence=evidence,
+            reason=reason,
+            sponsor=sponsor,
         ),
     )
+
+
+def _must_be_of_other_hands(
+    view: WorldView,
+    candidate: Candidate,
+    standing: Collection[Approval],
+    by: ActorId,
+    sponsor: ActorId | None,
+) -> None:
+    """INVARIANT: n approvals are of n people, and of none who wrote or proposed it."""
+    mine = hands_of(by, sponsor)
+    if mine & {view.strategy(candidate.strategy_id).author, candidate.proposer}:
+        raise Forbidden(
+            f"the credential of {by} was made by {sponsor}, who wrote the strategy or proposed "
+            f"the candidate: let another admin make one for {by}."
+        )
+    for other in standing:
+        shared = sorted(other.hands & mine)
+        if other.by != by and shared:
+            raise Forbidden(
+                f"this approval and that of {other.by} both lead back to {shared[0]}, who gave "
+                "one of them or made the credential it came with: two from one hand count as one. "
+                f"Let another admin make a credential for {by}."
+            )
 
 
 def withdraw(candidate: Candidate, by: ActorId) -> tuple[f.Fact, ...]:

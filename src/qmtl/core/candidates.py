@@ -22,7 +22,9 @@ def candidate_fact(view: WorldView, entry: f.Entry, fact: f.Fact) -> WorldView:
         case f.CandidateProposed():
             return _candidate_proposed(view, entry, fact)
         case f.ApprovalGiven(candidate_id=cid):
-            given = Approval(entry.actor, entry.at, fact.run_id, fact.evidence, fact.reason)
+            given = Approval(
+                entry.actor, entry.at, fact.run_id, fact.evidence, fact.reason, fact.sponsor
+            )
             candidate = view.candidates[cid]
             others = tuple(a for a in candidate.approvals if a.by != entry.actor)
             return _approvals(view, entry, replace(candidate, approvals=(*others, given)))

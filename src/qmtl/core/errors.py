@@ -78,6 +78,12 @@ class UnknownSnapshot(Unknown):
     """No such snapshot."""
 
 
+class TooSlow(Refusal):
+    """The request did not come to its end in time."""
+
+    status = 408
+
+
 class Changed(Refusal):
     """What the request was based on is no longer current."""
 
@@ -100,8 +106,24 @@ class Conflict(Refusal):
     """The request contradicts what is recorded."""
 
 
+class SlowDown(Refusal):
+    """Too much at once; try again."""
+
+    status = 429
+
+    def __init__(self, *subject: str, wait_sec: float) -> None:
+        super().__init__(*subject)
+        self.wait_sec = wait_sec
+
+
 class WorldBusy(Refusal):
     """Other writers kept winning; try again."""
+
+    status = 503
+
+
+class IssuerAway(Refusal):
+    """The keys of the issuer of this credential cannot be fetched; try again."""
 
     status = 503
 

@@ -44,13 +44,19 @@ class WorldCreated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCreated:
-    """In `_system` only.  The token itself is nowhere; `token_sha256` is all that is kept."""
+    """In `_system` only.  The token itself is nowhere; `token_sha256` is all that is kept.
+
+    `replaces`: it was rotated; the one before opens nothing from `overlap_until` on.
+    """
 
     token_sha256: str
     actor: ActorId
     roles: tuple[Role, ...]
     world_id: WorldId | None  # None: every world.
     expires_at: datetime | None
+    sponsor: ActorId | None = None  # Who made it, under dual control: its holder's second hand.
+    replaces: str | None = None
+    overlap_until: datetime | None = None
     kind: Literal["token_created"] = "token_created"
 
 
@@ -95,8 +101,9 @@ class ConfirmationRequested:
     """One of two people asked for something that takes two."""
 
     confirmation_id: str
-    what: Literal["allow_live", "default_policy", "resume"]
+    what: Literal["allow_live", "default_policy", "resume", "token"]
     policy_version: int | None
+    sponsor: ActorId | None = None  # Of the credential that asked.
     kind: Literal["confirmation_requested"] = "confirmation_requested"
 
 
@@ -214,6 +221,7 @@ class ApprovalGiven:
     run_id: RunId
     evidence: Digest  # What the approver saw.
     reason: str
+    sponsor: ActorId | None = None  # Of the approver's credential.
     kind: Literal["approval_given"] = "approval_given"
 
 

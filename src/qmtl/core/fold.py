@@ -107,6 +107,7 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
                 policy_version=fact.policy_version,
                 by=entry.actor,
                 at=entry.at,
+                sponsor=fact.sponsor,
             )
             return replace(view, confirmations=view.confirmations.set(key, asked))
         case f.ConfirmationGiven(confirmation_id=key):
@@ -145,20 +146,36 @@ def _system(
                 created_by=entry.actor,
             )
             return replace(view, worlds=view.worlds.set(world_id, record))
-        case f.TokenCreated(token_sha256=key):
-            token = Token(
-                token_sha256=key,
-                actor=fact.actor,
-                roles=fact.roles,
-                world_id=fact.world_id,
-                expires_at=fact.expires_at,
-                created_at=entry.at,
-            )
-            return replace(view, tokens=view.tokens.set(key, token))
+        case f.TokenCreated():
+            return _token_created(view, entry, fact)
         case f.TokenRevoked(token_sha256=key):
             return replace(view, tokens=view.tokens.delete(key))
         case _:
             assert_never(fact)
+
+
+def _token_created(view: WorldView, entry: f.Entry, fact: f.TokenCreated) -> WorldView:
+    """A new token, or the next of one that is rotated: that one ends when the overlap does."""
+    before = None if fact.replaces is None else view.tokens.get(fact.replaces)
+    token = Token(
+        token_sha256=fact.token_sha256,
+        actor=fact.actor,
+        roles=fact.roles,
+        world_id=fact.world_id,
+        expires_at=fact.expires_at,
+        created_at=entry.at if before is None else before.created_at,
+        created_by=entry.actor if before is None else before.created_by,
+        sponsor=fact.sponsor,
+        replaces=fact.replaces,
+        rotated_at=None if before is None else entry.at,
+    )
+    tokens = view.tokens.set(token.token_sha256, token)
+    if before is not None:
+        until = fact.overlap_until or entry.at
+        if before.replaced_until is not None:  # Rotated again: its end never moves away.
+            until = min(until, before.replaced_until)
+        tokens = tokens.set(before.token_sha256, replace(before, replaced_until=until))
+    return replace(view, tokens=tokens)
 
 
 def _policy(view: WorldView, entry: f.Entry, fact: f.PolicyAdded | f.DefaultPolicySet) -> WorldView:

@@ -12,6 +12,7 @@ ASKED = {
     "allow_live": "to allow live",
     "default_policy": "to put policy version {} in force",
     "resume": "to resume the world",
+    "token": "to let a credential in",
 }
 
 
@@ -217,7 +218,8 @@ def _of_world(view: WorldView, fact: WorldFact) -> str:
         case f.WorldCreated():
             return f"made the world {fact.world_id}"
         case f.TokenCreated():
-            return f"made a credential for {fact.actor} ({listed(fact.roles)})"
+            made = "made" if fact.replaces is None else "rotated"
+            return f"{made} a credential for {fact.actor} ({listed(fact.roles)})"
         case f.TokenRevoked():
             return "revoked a credential"
         case f.LiveAllowed(allowed=allowed):

@@ -5,7 +5,7 @@ needs a `Clearance`; only `clear_for_live` makes one, and only when not a single
 There is no `force`.  Every reason is collected, none is skipped.  `demote` asks for nothing.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -207,8 +207,17 @@ def _candidate_problems(
 def valid_approvals(
     promotion: ManualApproval, candidate: Candidate, now: datetime
 ) -> tuple[Approval, ...]:
-    """The approvals that have not expired."""
-    return tuple(a for a in candidate.approvals if now - a.at < promotion.expires)
+    """The approvals that have not expired, each of other hands than those before it."""
+    return of_other_hands(a for a in candidate.approvals if now - a.at < promotion.expires)
+
+
+def of_other_hands(given: Iterable[Approval]) -> tuple[Approval, ...]:
+    """INVARIANT: approvals that lead back to one person are one, however they came there."""
+    found: list[Approval] = []
+    for approval in given:
+        if not any(approval.hands & other.hands for other in found):
+            found.append(approval)
+    return tuple(found)
 
 
 def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:

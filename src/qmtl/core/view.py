@@ -47,6 +47,14 @@ class Strategy:
     parts: Mapping[str, str]  # Of the fingerprint, by name, as far as they were told.
 
 
+def hands_of(actor: ActorId, sponsor: ActorId | None) -> frozenset[ActorId]:
+    """Who may have been at work where an actor's credential was: its holder, and who made it.
+
+    Two acts take two people only when their hands are different ones.
+    """
+    return frozenset({actor} if sponsor is None else {actor, sponsor})
+
+
 @dataclass(frozen=True, slots=True)
 class Approval:
     by: ActorId
@@ -54,6 +62,11 @@ class Approval:
     run_id: RunId
     evidence: Digest
     reason: str
+    sponsor: ActorId | None = None
+
+    @property
+    def hands(self) -> frozenset[ActorId]:
+        return hands_of(self.by, self.sponsor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,11 @@ class Confirmation:
     policy_version: int | None
     by: ActorId
     at: datetime
+    sponsor: ActorId | None = None
+
+    @property
+    def hands(self) -> frozenset[ActorId]:
+        return hands_of(self.by, self.sponsor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +178,10 @@ class WorldRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What a credential stands for.  The token itself is nowhere."""
+    """What a credential stands for.  The token itself is nowhere.
+
+    A rotated one goes on as another: who made the first, and when, stays with it.
+    """
 
     token_sha256: str
     actor: ActorId
@@ -168,6 +189,17 @@ class Token:
     world_id: WorldId | None
     expires_at: datetime | None
     created_at: datetime
+    created_by: ActorId
+    sponsor: ActorId | None = None
+    replaces: str | None = None
+    rotated_at: datetime | None = None  # When it took the place of the one before.
+    replaced_until: datetime | None = None  # Another took its place; it ends then.
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it opens nothing any more; None: when somebody revokes it."""
+        ends = [end for end in (self.expires_at, self.replaced_until) if end is not None]
+        return min(ends, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

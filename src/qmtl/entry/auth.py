@@ -1,27 +1,18 @@
-"""Who may do what: one table, and the credentials it is asked about.
+"""Who may do what: one table, which is asked of credentials (`identity.py`), tested row by row,
+and printed as it is (`docs/reference/roles.md`).
 
-A token is random and goes out once; what is kept is its SHA-256.  Its roles hold in one world, or
-in every one.  Nobody is told whether a world exists before they have shown a credential for it.
+Roles hold in one world, or in every one.  Nobody is told whether a world exists before they have
+shown a credential for it.
 """
 
-import hmac
-import secrets
 from collections.abc import Mapping
-from datetime import datetime
-from hashlib import sha256
 from typing import Final
 
-from qmtl.app.ports import Store
-from qmtl.core.errors import Forbidden, Unauthenticated
-from qmtl.core.names import SYSTEM, Role, WorldId
-from qmtl.core.view import Token
+from qmtl.core.errors import Forbidden
+from qmtl.core.names import Role, WorldId
 
-TOKEN_PREFIX: Final = "qmtl_"  # So that a scanner of leaked secrets can tell what it found.
-TOKEN_BYTES: Final = 32
-TOKEN_CHARS_MAX: Final = 200
-SCHEME: Final = "bearer"
+from .identity import Credential, Roles
 
-Roles = frozenset[Role]
 ANYONE: Final[Roles] = frozenset(Role)  # Any valid credential for the world may look.
 OPERATING: Final[Roles] = frozenset({Role.OPERATOR})
 STOPPING: Final[Roles] = frozenset({Role.OPERATOR, Role.APPROVER, Role.ADMIN})
@@ -37,7 +28,20 @@ _LIVE: Final = f"{_W}/promotions/live"
 
 # Their world is in the body or in the query; the handler asks `allow` once it has read that.
 WORLD_ELSEWHERE: Final = frozenset({"POST /strategies", "GET /events/subscribe"})
-SECRET: Final = frozenset({"POST /tokens"})  # Its answer is not remembered: it holds a token.
+# Their answers are not remembered: they hold a token.
+SECRET: Final = frozenset({"POST /tokens", "POST /tokens/{token_id}/rotate"})
+# What lowers, or may: it names its effect, is done again when it was undone since, and is never
+# limited.
+STOPS: Final = frozenset(
+    {
+        f"POST {_W}/kill",
+        f"POST {_W}/demote",
+        f"PATCH {_W}",
+        f"PUT {_W}/activation",
+        f"POST {_LIVE}/reject",
+        f"DELETE {_LIVE}/approve",
+    }
+)
 PUBLIC: Final = frozenset(
     {"GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"}
 )
@@ -98,64 +102,49 @@ ROLES: Final[Mapping[str, Roles]] = {
     f"GET {_W}/journal/head": ANYONE,
     "GET /clock": ANYONE,
     "POST /clock": ADMIN,
+    "GET /system/journal": ADMIN,
     "GET /tokens": ADMIN,
     "POST /tokens": ADMIN,
+    "POST /tokens/{token_id}/confirm": ADMIN,
+    "POST /tokens/{token_id}/rotate": ANYONE,  # One's own; another's takes an admin.
     "DELETE /tokens/{token_id}": ADMIN,
 }
 
-
-def new_token() -> str:
-    """A credential that nobody guesses: 256 random bits."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-
-
-def digest(token: str) -> str:
-    """What is kept of a token.  It is random, so a plain hash of it tells nobody anything."""
-    return sha256(token.encode()).hexdigest()
-
-
-def identify(store: Store, header: str | None, now: datetime) -> Token:
-    """Whose credential an Authorization header holds.  Raises Unauthenticated."""
-    scheme, _, given = (header or "").partition(" ")
-    given = given.strip()
-    if scheme.lower() != SCHEME or not given:
-        raise Unauthenticated("Send it as `Authorization: Bearer <token>`.")
-    if len(given) > TOKEN_CHARS_MAX:
-        raise Unauthenticated("The token is unknown, revoked or expired.")
-    wanted = digest(given)
-    known = store.load(SYSTEM).tokens.get(wanted)
-    # A lookup by digest takes a time that says nothing of the token; the comparison, neither.
-    if known is None or not hmac.compare_digest(known.token_sha256, wanted):
-        raise Unauthenticated("The token is unknown, revoked or expired.")
-    if known.expires_at is not None and known.expires_at <= now:
-        raise Unauthenticated("The token is unknown, revoked or expired.")
-    return known
+# What more a route asks, past the table: the handler or the use case does, where it is named.
+BESIDES: Final[Mapping[str, str]] = {
+    "POST /worlds": "with `allow_live`: policy-admin",
+    f"PATCH {_W}": "`state`: operator or admin; `allow_live: true`: policy-admin",
+    f"POST {_LIVE}/approve": "one of the policy's `approvers.roles`; neither author nor proposer",
+    f"DELETE {_LIVE}/approve": "one's own only",
+    f"POST {_W}/confirmations/{{confirmation_id}}": (
+        "another person than who asked; to resume: operator or admin; else: policy-admin"
+    ),
+    "POST /tokens": "to give policy-admin: policy-admin",
+    "POST /tokens/{token_id}/confirm": "another person than who asked",
+    "POST /tokens/{token_id}/rotate": (
+        "one's own; another's: admin, and under dual control none with a power"
+    ),
+    f"POST {_H}/snapshots": "`X-Actor` is the credential's own actor",
+}
 
 
-def roles_in(token: Token, world_id: WorldId | None) -> Roles:
-    """The roles a token has in a world; with None, in what is no world's: tokens, the clock."""
-    if token.world_id is None or token.world_id == world_id:
-        return frozenset(token.roles)
-    return frozenset()
-
-
-def allow(route: str, token: Token, world_id: WorldId | None) -> Roles:
-    """The roles with which a token may use a route in a world.  Raises Forbidden."""
-    roles = roles_in(token, world_id)
+def allow(route: str, credential: Credential, world_id: WorldId | None) -> Roles:
+    """The roles with which a credential may use a route in a world.  Raises Forbidden."""
+    roles = credential.roles_in(world_id)
     if world_id is None and ROLES[route] == ANYONE:
-        return frozenset(token.roles)  # The list of worlds shows each its own; the time is free.
+        roles = credential.roles  # The list of worlds shows each its own; the time is free.
     if not roles:
         where = "every world" if world_id is None else f"world {world_id}"
-        raise Forbidden(f"The credential of {token.actor} is not for {where}.")
+        raise Forbidden(f"The credential of {credential.actor} is not for {where}.")
     return _enough(route, roles)
 
 
-def allow_somewhere(route: str, token: Token) -> Roles:
-    """The same before the world is known: whether there is one where the token may.
+def allow_somewhere(route: str, credential: Credential) -> Roles:
+    """The same before the world is known: whether there is one where the credential may.
 
     Raises Forbidden.
     """
-    return _enough(route, frozenset(token.roles))
+    return _enough(route, credential.roles)
 
 
 def _enough(route: str, roles: Roles) -> Roles:

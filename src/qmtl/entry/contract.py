@@ -25,10 +25,12 @@ REFUSALS: Final[Mapping[int, str]] = {
     401: "No valid credential.",
     403: "The credential does not allow it.",
     404: "There is no such thing.",
+    408: "The body came too slowly.",
     409: "Refused, with every reason.",
     412: "What it was based on is no longer current.",
     413: "The body is too large.",
     422: "It does not validate; every problem is said.",
+    429: "Too much at once; see Retry-After.",
     503: "Contended, or the world service is away; see Retry-After.",
 }
 ANSWERS: Final[Mapping[int, str]] = {
@@ -42,6 +44,14 @@ KEY_HEADER: Final = {
     "required": False,
     "description": "The same key with the same request answers as the first time.",
     "schema": {"type": "string", "pattern": KEY_PATTERN},
+}
+DONE_AGAIN: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "May come, and changes nothing: this names its effect, and is done again when "
+    "it was undone since.",
+    "schema": {"type": "string"},
 }
 IF_MATCH: Final = {
     "name": "If-Match",
@@ -87,11 +97,13 @@ class Routes(list[Door]):
         bulk: bool = False,
         keyed: bool = True,
     ) -> Declare:
-        """What is no GET.  `bulk`: its body may be large.  `keyed`: it takes an Idempotency-Key."""
-        extra: dict[str, Any] = {"parameters": [KEY_HEADER, *headers] if keyed else [*headers]}
+        """What is no GET.  `bulk`: its body may be large.  `keyed`: it remembers its answer under
+        an Idempotency-Key; else it is done again."""
+        key = KEY_HEADER if keyed else DONE_AGAIN
+        extra: dict[str, Any] = {"parameters": [key, *headers]}
         if takes is not None:
             extra |= self._body(takes, bulk)
-            refuses = (400, 413, *refuses)
+            refuses = (400, 408, 413, *refuses)
         return self._declared(method, path, answers, (409, *refuses), extra, keyed=keyed)
 
     def _body(self, takes: type[Body] | str, bulk: bool) -> dict[str, Any]:
@@ -122,7 +134,7 @@ class Routes(list[Door]):
         responses: dict[int | str, dict[str, Any]] = {
             status: _answer(status, answer) for status, answer in answers.items()
         }
-        for status in sorted({401, 403, 422, 503, *named, *refuses}):
+        for status in sorted({401, 403, 422, 429, 503, *named, *refuses}):
             responses[status] = _refusal(status)
         if method == "GET":
             responses[304] = {"description": "It is what If-None-Match names."}

@@ -5,9 +5,10 @@ Then the handler, in a thread.  A write with an Idempotency-Key is one job of th
 with the record of its answer: however often and however concurrently it comes, it happens once.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from hashlib import sha256
 from typing import Annotated, Any, Final, TypeVar
@@ -22,15 +23,17 @@ from starlette.requests import ClientDisconnect
 from qmtl.adapters.wire.fields import ID_PATTERN, Body, sentences
 from qmtl.app.ports import Store
 from qmtl.app.step import By, world
-from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge
+from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge, TooSlow
 from qmtl.core.names import RunId, StrategyId, WorldId
-from qmtl.core.view import Token
 
 from . import auth, problems
+from .identity import Credential
 from .services import Services
 
 SMALL_BYTES_MAX: Final = 1 << 20  # What people and loops send.
 BULK_BYTES_MAX: Final = 64 << 20  # A million points with their times; keeps memory bounded.
+BODY_QUIET_SEC: Final = 10.0  # A network that loses packets is back by then.
+BODY_SEC_MAX: Final = 120.0  # The largest body at 5 Mbit/s; who is slower holds memory for nobody.
 KEY_PATTERN: Final = r"^[!-~]{1,200}$"
 JSON_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 JSON: Final = "application/json"
@@ -67,8 +70,8 @@ class Call:
     """One request, past the door."""
 
     services: Services
-    token: Token
-    by_token: By  # The actor and the instant; its roles hold where the token does.
+    credential: Credential
+    by_token: By  # The actor and the instant; its roles hold where the credential does.
     route: str
     reads: bool
     headers: Mapping[str, str]
@@ -82,8 +85,8 @@ class Call:
 
     def by(self, world_id: WorldId | None = None) -> By:
         """Who asks, with their roles in a world.  Raises Forbidden when they may not."""
-        roles = auth.allow(self.route, self.token, world_id)
-        return By(actor=self.token.actor, roles=roles, now=self.by_token.now)
+        roles = auth.allow(self.route, self.credential, world_id)
+        return replace(self.by_token, roles=roles)
 
     def read(self, body: type[B]) -> B:
         """The body.  Raises Malformed, or Invalid with every problem."""
@@ -112,7 +115,7 @@ class Call:
     def recall(self) -> Response | None:
         """What the same request was answered before.  Raises Conflict when it was another."""
         assert self.idempotency_key is not None, "only keyed requests are remembered"
-        kept = self.store.remembered(self.token.actor, self.idempotency_key)
+        kept = self.store.remembered(self.credential.actor, self.idempotency_key)
         if kept is None:
             return None
         request, status, body = kept
@@ -124,7 +127,7 @@ class Call:
     def remember(self, response: Response) -> None:
         assert self.idempotency_key is not None, "only keyed requests are remembered"
         self.store.remember(
-            self.token.actor,
+            self.credential.actor,
             self.idempotency_key,
             self.request_digest,
             response.status_code,
@@ -191,6 +194,8 @@ class Door(APIRoute):
         assert f"{method} {path}" in auth.ROLES, f"{method} {path} is not in the table of roles"
         self.key = f"{method} {path}"
         self.reads = method == "GET"
+        self.stops = self.key in auth.STOPS
+        assert not (keyed and self.stops), "a stop is done, not remembered"
         self.keyed = keyed
         super().__init__(path, once(endpoint) if keyed else endpoint, **options)
 
@@ -216,7 +221,9 @@ class Door(APIRoute):
         return handle
 
     async def _call(self, request: Request, services: Services) -> Call:
-        token, by = await run_in_threadpool(self._admitted, request, services)
+        credential, by = await run_in_threadpool(self._admitted, request, services)
+        if not self.stops:
+            services.limiter.request(credential.key)
         self._known_query(request)
         self._required_headers(request)
         raw = b"" if self.reads else await body_of(request, self._bytes_max)
@@ -225,7 +232,7 @@ class Door(APIRoute):
             raise Invalid("Idempotency-Key: up to 200 printable characters, no spaces.")
         return Call(
             services=services,
-            token=token,
+            credential=credential,
             by_token=by,
             route=self.key,
             reads=self.reads,
@@ -235,20 +242,22 @@ class Door(APIRoute):
             request_digest="" if key is None else _digest(request, raw),
         )
 
-    def _admitted(self, request: Request, services: Services) -> tuple[Token, By]:
+    def _admitted(self, request: Request, services: Services) -> tuple[Credential, By]:
         """In this order, so that nobody without a credential learns what there is."""
         now = services.clock.now()
         header = request.headers.get("authorization")
-        token = auth.identify(services.store, header, now)
+        address = request.client.host if request.client is not None else ""
+        credential = services.identity.identify(header, now, address, held_up=not self.stops)
         named = request.path_params.get("world_id")
         world_id = None if named is None else WorldId(named)
         if self.key in auth.WORLD_ELSEWHERE:
-            roles = auth.allow_somewhere(self.key, token)
+            roles = auth.allow_somewhere(self.key, credential)
         else:
-            roles = auth.allow(self.key, token, world_id)
+            roles = auth.allow(self.key, credential, world_id)
         if world_id is not None and _ID.fullmatch(world_id):
             world(services.store, world_id)
-        return token, By(actor=token.actor, roles=roles, now=now)
+        by = By(actor=credential.actor, roles=roles, now=now, sponsor=credential.sponsor)
+        return credential, by
 
     def _known_query(self, request: Request) -> None:
         """A misspelt parameter is a filter that is off; one that comes twice has two meanings."""
@@ -273,19 +282,29 @@ class Door(APIRoute):
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """All that was sent.  Raises TooLarge as soon as that is known, and Malformed."""
+    """All that was sent.  Raises TooLarge as soon as that is known, TooSlow, and Malformed."""
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told[:19]) > most:
         raise TooLarge(f"A body here may have {most} bytes; this has {told[:19]}.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Malformed("The body must come as it is, without Content-Encoding.")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise TooLarge(f"A body here may have {most} bytes; this has more.")
-        parts.append(part)
-    return b"".join(parts)
+    parts: list[bytes] = []
+    size, stream = 0, request.stream()
+    try:
+        async with asyncio.timeout(BODY_SEC_MAX):
+            while True:
+                async with asyncio.timeout(BODY_QUIET_SEC):
+                    part = await anext(stream, None)
+                if part is None:
+                    return b"".join(parts)
+                size += len(part)
+                if size > most:
+                    raise TooLarge(f"A body here may have {most} bytes; this has more.")
+                parts.append(part)
+    except TimeoutError:
+        raise TooSlow(
+            f"A body has {BODY_SEC_MAX:g} seconds, and is never silent for {BODY_QUIET_SEC:g}."
+        ) from None
 
 
 def _digest(request: Request, raw: bytes) -> str:

@@ -7,12 +7,14 @@ start from before anything happens, and so misses nothing either when the first 
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
 from time import monotonic
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from qmtl.adapters.wire import answers
 from qmtl.adapters.wire.fields import ID_PATTERN
@@ -94,8 +96,22 @@ async def subscribe(
     opening = f"retry: {RETRY_MS}\n"
     if after is None and "last-event-id" not in call.headers:
         opening += f"id: {start}\n"  # Without data it is no event, and is remembered as one's id.
+    held = ExitStack()
+    held.enter_context(call.services.limiter.stream(call.credential.key))
     stream = _stream(call, world, start, quiet, f"{opening}\n".encode())
-    return StreamingResponse(stream, 200, headers, MEDIA_TYPE)
+    return Counted(held, stream, 200, headers, MEDIA_TYPE)
+
+
+class Counted(StreamingResponse):
+    """A stream that counts as open until it ends, also when its first byte is never sent."""
+
+    def __init__(self, held: ExitStack, *answer: Any) -> None:
+        super().__init__(*answer)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
 
 
 def _start(call: Call, world_id: WorldId, after: int | None) -> int:
@@ -148,8 +164,9 @@ def _still_may(call: Call, world_id: WorldId) -> bool:
     """Whether the credential still opens the stream: it may have been revoked, or have expired."""
     try:
         now = call.services.clock.now()
-        token = auth.identify(call.store, call.headers.get("authorization"), now)
-        auth.allow(call.route, token, world_id)
+        header = call.headers.get("authorization")
+        found = call.services.identity.identify(header, now, "", held_up=False)
+        auth.allow(call.route, found, world_id)
     except Refusal:
         return False
     return True

@@ -1,5 +1,6 @@
 """The gateway's own routes: submissions, the producer feed, the clock, credentials."""
 
+import re
 from typing import Annotated
 
 from fastapi import Path, Response
@@ -11,17 +12,19 @@ from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import hub, strategies, tokens
 from qmtl.app.explanations import explanation
 from qmtl.core import decision
-from qmtl.core.errors import Conflict, Forbidden
-from qmtl.core.names import Role, WorldId
+from qmtl.core.errors import Conflict, Forbidden, Invalid
+from qmtl.core.names import SYSTEM, Role, WorldId
+from qmtl.core.view import Token
 
-from . import auth
+from . import identity
 from .contract import Routes
 from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, page
 
 ROUTES = Routes("gateway")
 W = "/worlds/{world_id}"
 
-TokenIn = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+TOKEN_ID = re.compile(r"[0-9a-f]{64}")
+TokenIn = Annotated[str, Path(json_schema_extra={"pattern": f"^{TOKEN_ID.pattern}$"})]
 
 
 @ROUTES.writes(
@@ -104,28 +107,73 @@ def move_clock(call: CallIn) -> Response:
 def list_tokens(call: CallIn, limit: Limit = PAGE_DEFAULT, cursor: Cursor = None) -> Response:
     """Every credential, oldest first; never the token itself."""
     found, following = page(tokens.listed(call.store), cursor, limit)
-    items = [answers.token(each) for each in found]
+    items = [_token(call, each) for each in found]
     return call.answer({"tokens": items, "next_cursor": following})
 
 
-@ROUTES.writes("POST", "/tokens", {201: j.NewTokenJson}, takes=bodies.NewToken, refuses=(404,))
+def _token(call: Call, token: Token) -> j.TokenJson:
+    pending = tokens.is_pending(call.store.load(SYSTEM), token)
+    return answers.token(token, pending=pending)
+
+
+def _named(token_id: str) -> str:
+    """Raises Invalid for what is no id, without repeating it: it may be the token itself."""
+    if not TOKEN_ID.fullmatch(token_id):
+        raise Invalid("token_id: is what `GET /tokens` calls it, 64 digits; never the token.")
+    return token_id
+
+
+@ROUTES.writes(
+    "POST",
+    "/tokens",
+    {201: j.NewTokenJson, 202: j.NewTokenJson},
+    takes=bodies.NewToken,
+    refuses=(404,),
+)
 def create_token(call: CallIn) -> Response:
-    """A new credential.  This answer is the only one that says the token."""
+    """A new credential.  This answer is the only one that says the token.
+
+    202: under dual control it opens nothing until another admin confirms it.
+    """
     asked, by = call.read(bodies.NewToken), call.by()
     if Role.POLICY_ADMIN in asked.roles and Role.POLICY_ADMIN not in by.roles:
         raise Forbidden(f"{Role.POLICY_ADMIN} is given by who has it; no other role implies it.")
-    token = auth.new_token()
+    token = identity.new_token()
     world_id = None if asked.world_id is None else WorldId(asked.world_id)
     known = tokens.create(
         call.store,
         by,
-        auth.digest(token),
+        identity.digest(token),
         asked.actor_id,
         asked.roles,
         world_id,
         asked.expires_at,
+        dual_control=call.services.dual_control,
     )
-    told: j.NewTokenJson = {**answers.token(known), "token": token}
+    told: j.NewTokenJson = {**_token(call, known), "token": token}
+    return call.answer(told, 201 if told["confirmed"] else 202)
+
+
+@ROUTES.writes("POST", "/tokens/{token_id}/confirm", {200: j.TokenJson})
+def confirm_token(call: CallIn, token_id: TokenIn) -> Response:
+    """The second admin's word: from now on it opens what it is for."""
+    return call.answer(_token(call, tokens.confirm(call.store, call.by(), _named(token_id))))
+
+
+@ROUTES.writes("POST", "/tokens/{token_id}/rotate", {201: j.NewTokenJson}, takes=bodies.Rotate)
+def rotate_token(call: CallIn, token_id: TokenIn) -> Response:
+    """The next token of the same actor, roles and world; the one before ends after `overlap`."""
+    asked, token = call.read(bodies.Rotate), identity.new_token()
+    known = tokens.rotate(
+        call.store,
+        call.by(),
+        _named(token_id),
+        identity.digest(token),
+        asked.overlap,
+        own=call.credential.key == token_id,
+        dual_control=call.services.dual_control,
+    )
+    told: j.NewTokenJson = {**_token(call, known), "token": token}
     return call.answer(told, 201)
 
 
@@ -133,6 +181,7 @@ def create_token(call: CallIn) -> Response:
 def revoke_token(call: CallIn, token_id: TokenIn) -> Response:
     """From the next request on it opens nothing."""
     by = call.by()
-    known = {token.token_sha256: token for token in tokens.listed(call.store)}
-    tokens.revoke(call.store, by, token_id)
-    return call.answer(answers.token(known[token_id]))
+    system = call.store.load(SYSTEM)
+    tokens.revoke(call.store, by, _named(token_id))
+    known = system.tokens[token_id]
+    return call.answer(answers.token(known, pending=tokens.is_pending(system, known)))

@@ -21,6 +21,7 @@ from qmtl.core.names import SYSTEM
 
 from . import contract, events, gateway, journal, liveservice, problems, riskhub, worldservice
 from .door import JSON, dumped
+from .guard import guard
 from .services import Services
 
 LOG = logging.getLogger("qmtl.http")
@@ -71,8 +72,6 @@ class Counted:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._count(scope, status, time.perf_counter() - began)
-                nosniff = (b"x-content-type-options", b"nosniff")
-                message["headers"] = [*message.get("headers", ()), nosniff]
             await send(message)
 
         try:
@@ -104,6 +103,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(Counted, counts=counts)
+    guard(app, services.hosts, services.https)
     takes = {body for router in ROUTERS for body in router.takes}
 
     def openapi() -> dict[str, Any]:

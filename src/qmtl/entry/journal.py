@@ -6,9 +6,10 @@ from fastapi import Query, Response
 
 from qmtl.adapters.wire import answers
 from qmtl.adapters.wire import shapes as j
+from qmtl.core.names import SYSTEM, WorldId
 
 from .contract import Routes
-from .door import PAGE_DEFAULT, CallIn, Limit, WorldIn, named
+from .door import PAGE_DEFAULT, Call, CallIn, Limit, WorldIn, named
 
 ROUTES = Routes("journal")
 J = "/worlds/{world_id}/journal"
@@ -21,6 +22,16 @@ def journal(
     call: CallIn, world_id: WorldIn, after: After = 0, limit: Limit = PAGE_DEFAULT
 ) -> Response:
     """What happened, in order, after an entry; fewer than `limit` when they are large."""
+    return _told(call, world_id, after, limit)
+
+
+@ROUTES.reads("/system/journal", j.JournalJson)
+def system_journal(call: CallIn, after: After = 0, limit: Limit = PAGE_DEFAULT) -> Response:
+    """What happened to tokens and to the list of worlds: who let whom in, and who confirmed it."""
+    return _told(call, SYSTEM, after, limit)
+
+
+def _told(call: Call, world_id: WorldId, after: int, limit: int) -> Response:
     entries = call.store.chained(world_id, after, limit)
     more = entries and entries[-1].seq < call.store.load(world_id).seq
     following = str(entries[-1].seq) if more else None

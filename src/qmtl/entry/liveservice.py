@@ -76,7 +76,7 @@ def approve(call: CallIn, world_id: WorldIn) -> Response:
     return call.answer(answers_live.candidate(world_id, found))
 
 
-@ROUTES.writes("DELETE", LIVE + "/approve", {200: jl.CandidateJson})
+@ROUTES.writes("DELETE", LIVE + "/approve", {200: jl.CandidateJson}, keyed=False)
 def withdraw(
     call: CallIn, world_id: WorldIn, strategy_id: StrategyNamed, run_id: RunNamed
 ) -> Response:
@@ -86,7 +86,7 @@ def withdraw(
     return call.answer(answers_live.candidate(world_id, found))
 
 
-@ROUTES.writes("POST", LIVE + "/reject", {200: jl.CandidateJson}, takes=bodies.Reject)
+@ROUTES.writes("POST", LIVE + "/reject", {200: jl.CandidateJson}, takes=bodies.Reject, keyed=False)
 def reject(call: CallIn, world_id: WorldIn) -> Response:
     """Holds the candidate until an operator releases it."""
     asked, by = call.read(bodies.Reject), call.by(world_id)

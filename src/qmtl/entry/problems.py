@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import Final
 
 import orjson
 from fastapi import Response
 
-from qmtl.core.errors import Refusal, Unknown
+from qmtl.core.errors import Refusal, SlowDown, Unknown
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SEC: Final = 1  # A world that is busy, or away, is asked again no sooner.
@@ -37,6 +38,8 @@ def problem(
     told = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         told["WWW-Authenticate"] = REALM
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        told["Connection"] = "close"  # The rest of the body may still come.
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         told["Retry-After"] = str(RETRY_AFTER_SEC)
     return Response(orjson.dumps(body), status, told, MEDIA_TYPE)
@@ -51,6 +54,7 @@ def of(refusal: Refusal) -> Response:
     if isinstance(refusal, Unknown) or not sentence:
         sentence = str(refusal)  # What is unknown is named; that it is unknown is in the title.
         said = [sentence]
+    wait = {"Retry-After": str(ceil(refusal.wait_sec))} if isinstance(refusal, SlowDown) else None
     return problem(
         refusal.status,
         sentence,
@@ -58,4 +62,5 @@ def of(refusal: Refusal) -> Response:
         kind=f"urn:qmtl:problem:{name}",
         reasons=refusal.reasons,
         details=said,
+        headers=wait,
     )

@@ -37,6 +37,7 @@ from qmtl.sdk.decisions import monotonic
 
 from . import problems
 from .door import BULK_BYTES_MAX, JSON, body_of, dumped
+from .guard import guard
 from .spool import Kept, Spool
 
 LOG = logging.getLogger("qmtl.gateway")
@@ -315,13 +316,15 @@ def _away(error: httpx.TransportError) -> UpstreamAway:
     return UpstreamAway(f"The world service does not answer: {type(error).__name__}.")
 
 
-def create_app(gateway: Gateway) -> Starlette:
-    """The gateway's application."""
+def create_app(
+    gateway: Gateway, hosts: frozenset[str] | None = None, https: bool = False
+) -> Starlette:
+    """The gateway's application.  `hosts` are its names, None: any; see `guard.py`."""
 
     async def healthz(_request: Request) -> Response:
         return Response(dumped({"status": "ok", "version": __version__}), media_type=JSON)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz, methods=["GET"]),
             Route("/worlds/{world_id}/decide", gateway.decide, methods=["GET"]),
@@ -331,6 +334,8 @@ def create_app(gateway: Gateway) -> Starlette:
         exception_handlers={Refusal: _refused, HTTPException: _http_problem, Exception: _bug},
         lifespan=gateway.running,
     )
+    guard(app, hosts, https)
+    return app
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

@@ -14,7 +14,9 @@ import qmtl
 from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import names
+from qmtl.core.names import Role
 from qmtl.core.sourcing import KNOWN_UNITS
+from qmtl.entry.auth import BESIDES, PUBLIC, ROLES, STOPS
 from qmtl.entry.cli import EPILOG, app
 from qmtl.entry.http import create_app
 from qmtl.entry.wiring import Settings, services_over
@@ -29,6 +31,7 @@ def pages() -> dict[str, str]:
         "http.md": _http,
         "policy.md": _policy,
         "python.md": _python,
+        "roles.md": _roles,
         "words.md": _words,
     }
     found = {name: MADE + "\n".join(page()) + "\n" for name, page in made.items()}
@@ -83,6 +86,19 @@ def _http() -> Iterator[str]:
             answers = ", ".join(sorted(operation["responses"]))
             what = operation["description"].split("\n\n")[0].replace("\n", " ")
             yield f"| `{method.upper()} {path}` | {what} | {answers} |"
+
+
+def _roles() -> Iterator[str]:
+    yield "# Roles\n"
+    yield "Which role may use which route, in a world where it has it. One of them is enough."
+    yield "Routes without a world take a credential for every world, unless any role may."
+    yield "What stops something (†) is never limited, and done again when it was undone since.\n"
+    yield f"Without a credential: {', '.join(f'`{route}`' for route in sorted(PUBLIC))}.\n"
+    yield f"| route | {' | '.join(Role)} | and |\n|---|{'---|' * len(Role)}---|"
+    for route, roles in ROLES.items():
+        marks = " | ".join("✓" if role in roles else "" for role in Role)
+        stops = " †" if route in STOPS else ""
+        yield f"| `{route}`{stops} | {marks} | {BESIDES.get(route, '')} |"
 
 
 def _policy() -> Iterator[str]:

@@ -65,7 +65,7 @@ def post(call: CallIn, world_id: WorldIn) -> Response:
 
 def _headers(call: Call) -> Stage:
     """The stage; and the actor is the credential's.  Raises Forbidden, Invalid."""
-    if call.headers["x-actor"] != call.token.actor:
+    if call.headers["x-actor"] != call.credential.actor:
         raise Forbidden("X-Actor is not the actor of the credential.")
     try:
         return stage_of(call.headers["x-stage"])

@@ -1,5 +1,6 @@
 """One process that listens: what `qmtl serve` runs."""
 
+import asyncio
 import signal
 import socket
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qmtl.core.errors import Refusal
 
@@ -16,6 +19,40 @@ from .wiring import Opened, Settings, opened
 READY = "listening on "  # What scripts wait for; the URL follows.
 GRACE_SEC = 10  # A request that takes longer than this to end is cut off.
 BACKLOG = 2_048
+HEADERS_SEC = 10.0  # A client has its request ready when it connects; a network is back by then.
+
+
+class Prompt(H11Protocol):
+    """Hangs up on who connects and does not come to the end of what they ask.
+
+    Such a connection costs them nothing, and a process has only so many.  Bodies have times of
+    their own (`door.py`); a connection that waits for its next request has uvicorn's.
+    """
+
+    _hangs_up: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # As in uvicorn.
+        super().connection_made(transport)
+        self._be_asked()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._be_asked()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._asked()
+
+    def _be_asked(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._asked()
+        elif self._hangs_up is None:
+            self._hangs_up = self.loop.call_later(HEADERS_SEC, self.transport.close)
+
+    def _asked(self) -> None:
+        if self._hangs_up is not None:
+            self._hangs_up.cancel()
+            self._hangs_up = None
 
 
 class Server(uvicorn.Server):
@@ -57,19 +94,25 @@ def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
         listener.close()
 
 
-def _serve(what: Opened, listener: socket.socket, ready: Callable[[], None]) -> None:
-    config = uvicorn.Config(
-        what.app,
+def config_of(app: ASGIApp, grace_sec: int = GRACE_SEC) -> uvicorn.Config:
+    """How an application is served."""
+    return uvicorn.Config(
+        app,
+        http=Prompt,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SEC,
+        proxy_headers=False,  # Whoever connects is who asks: X-Forwarded-For is anybody's to write.
+        timeout_graceful_shutdown=grace_sec,
     )
+
+
+def _serve(what: Opened, listener: socket.socket, ready: Callable[[], None]) -> None:
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises a signal again once it is done; the store still has to be closed then.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _noted)
-    Server(config, what, ready).run(sockets=[listener])
+    Server(config_of(what.app), what, ready).run(sockets=[listener])
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

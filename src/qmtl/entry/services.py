@@ -11,6 +11,9 @@ from qmtl.app.ports import Clock, Store
 from qmtl.app.step import By
 from qmtl.core.names import ActorId, Role
 
+from .identity import Identity, IssuerActors, Roles
+from .limits import Limiter
+
 ADMIN = ActorId("admin")  # Of the token that a first start makes, and of what it sets up.
 
 
@@ -61,6 +64,21 @@ class Services:
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
     journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
+    limiter: Limiter = field(default_factory=Limiter)
+    issuer: IssuerActors | None = None
+    token_roles: Roles = frozenset(Role)
+    hosts: frozenset[str] | None = None  # By which it is reached; None: by whatever name.
+    https: bool = False  # It is reached through TLS only.
+
+    @property
+    def identity(self) -> Identity:
+        """How it tells who asks."""
+        return Identity(
+            store=self.store,
+            limiter=self.limiter,
+            issuer=self.issuer,
+            token_roles=self.token_roles,
+        )
 
     def as_admin(self) -> By:
         """Who sets up an empty store, before there is any credential."""

@@ -1,9 +1,9 @@
 """The composition root, which alone knows every adapter: settings in, an application out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address
@@ -19,12 +19,14 @@ from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import tokens, worlds
+from qmtl.app.ports import Clock
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
 from qmtl.core.snapshot import CLOCK_SKEW_MAX
 
-from . import auth
+from . import authfile, identity
 from .http import create_app as app_over
+from .limits import Limiter
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
@@ -34,6 +36,7 @@ PORT_DEFAULT: Final = 8321
 ADMIN_TOKEN: Final = "admin.token"  # The file's name in the data folder.
 SANDBOX: Final = WorldId("sandbox")
 SECRET_MODE: Final = 0o600
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Part(StrEnum):
@@ -54,6 +57,7 @@ class Settings:
 
     `at`: under a replay clock, no earlier than this.  `dual_control` None: on, except on loopback.
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
+    `auth`: see `authfile.py`.
     """
 
     part: Part = Part.ALL
@@ -65,6 +69,7 @@ class Settings:
     dual_control: bool | None = None
     world_url: str | None = None
     memory: bool = False
+    auth: Path | None = None
 
     @property
     def loopback(self) -> bool:
@@ -97,10 +102,11 @@ def opened(settings: Settings) -> Opened:
     """
     if settings.part is Part.GATEWAY:
         return _gateway(settings)
+    file = auth_of(settings)  # Before anything is made: what cannot work leaves nothing behind.
     store = MemoryStore() if settings.memory else SqlStore(made(settings.data))
     with ExitStack() as failed:  # Whatever it is, the folder is given back.
         failed.callback(store.close)
-        services = services_over(store, settings)
+        services = services_over(store, settings, file)
         warns = ahead(store.last_instant(), services.clock.now())
         if not settings.memory:
             services, warned = with_key(services, settings.data)
@@ -141,14 +147,54 @@ def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:
     )
 
 
-def services_over(store: MemoryStore | SqlStore, settings: Settings) -> Services:
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """An auth file, and the issuer that it names."""
+
+    file: authfile.AuthFile = field(default_factory=lambda: authfile.AuthFile.of({}))
+    issuer: identity.IssuerActors | None = None
+
+
+def auth_of(settings: Settings) -> Auth:
+    """What `--auth` says; without it, the standard.  Raises Invalid."""
+    if settings.auth is None:
+        return Auth()
+    file = authfile.read(settings.auth)
+    return Auth(file, authfile.actors_of(file, settings.auth, SystemClock()))
+
+
+def hosts_of(settings: Settings, named: Sequence[str]) -> frozenset[str] | None:
+    """The names a request may call this server by; None: any, where nobody said.
+
+    On loopback they are known: a page of elsewhere, whose name somebody points here, is none.
+    """
+    if settings.loopback:
+        return frozenset({*LOOPBACK_NAMES, settings.host, *named})
+    return frozenset(named) or None
+
+
+def services_over(
+    store: MemoryStore | SqlStore, settings: Settings, auth: Auth | None = None
+) -> Services:
     """What the doors share, over a store that is open."""
+    auth = auth or Auth()
     dual = not settings.loopback if settings.dual_control is None else settings.dual_control
-    if not settings.replay:
-        return Services(store=store, clock=SystemClock(), dual_control=dual)
-    at = settings.at or store.last_instant() or SystemClock().now()
-    clock = ReplayClock(store, at)
-    return Services(store=store, clock=clock, dual_control=dual, replay=clock)
+    clock: Clock = SystemClock()
+    replay = None
+    if settings.replay:
+        at = settings.at or store.last_instant() or clock.now()
+        clock = replay = ReplayClock(store, at)
+    return Services(
+        store=store,
+        clock=clock,
+        dual_control=dual,
+        replay=replay,
+        limiter=Limiter(auth.file.limits.limits()),
+        issuer=auth.issuer,
+        token_roles=auth.file.roles_of_tokens,
+        hosts=hosts_of(settings, auth.file.hosts),
+        https=auth.file.https,
+    )
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -159,9 +205,11 @@ def create_app(settings: Settings) -> Starlette:
 def _gateway(settings: Settings) -> Opened:
     if settings.world_url is None:
         raise Invalid("A gateway needs the URL of its world service.")
+    file = auth_of(settings).file
     spool = Spool(made(settings.data) / "spool")
     gateway = Gateway(settings.world_url, spool, SystemClock())
-    return Opened(app_before(gateway), (), gateway.close, lambda: None)
+    app = app_before(gateway, hosts_of(settings, file.hosts), file.https)
+    return Opened(app, (), gateway.close, lambda: None)
 
 
 def first_start(services: Services, settings: Settings) -> tuple[str, ...]:
@@ -177,11 +225,11 @@ def first_start(services: Services, settings: Settings) -> tuple[str, ...]:
             f"It does not listen on {settings.host} before there is a credential: start it once "
             "on 127.0.0.1, and make tokens."
         )
-    token = auth.new_token()
+    token = identity.new_token()
     where = "" if settings.memory else str(_keep(settings.data / ADMIN_TOKEN, token))
 
     def job() -> None:
-        tokens.create(store, by, auth.digest(token), ADMIN, list(Role), None, None)
+        tokens.create(store, by, identity.digest(token), ADMIN, list(Role), None, None)
         if not store.load(SYSTEM).worlds:
             _sandbox(services)
 

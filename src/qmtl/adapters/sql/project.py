@@ -228,7 +228,9 @@ def _named(
     match fact:
         case f.WorldCreated(world_id=world_id):
             touched[r.WORLD_LIST].add(world_id)
-        case f.TokenCreated(token_sha256=token) | f.TokenRevoked(token_sha256=token):
+        case f.TokenCreated(token_sha256=token, replaces=replaced):
+            touched[r.TOKENS] |= {key for key in (token, replaced) if key is not None}
+        case f.TokenRevoked(token_sha256=token):
             touched[r.TOKENS].add(token)
         case f.PolicyAdded(version=version):
             touched[r.POLICIES].add(version)

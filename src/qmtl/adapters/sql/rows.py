@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from math import isnan
 from typing import Any, assert_never
@@ -17,7 +17,16 @@ from qmtl.adapters.codec import dumps, policy_to_bytes
 from qmtl.core.columns import PHASES, VERDICTS, Columns
 from qmtl.core.names import CandidateId, Stage, StrategyId, WorldId
 from qmtl.core.times import NEVER, micros
-from qmtl.core.view import Applied, Approved, Proposed, Rejected, Standing, Void, WorldView
+from qmtl.core.view import (
+    Applied,
+    Approval,
+    Approved,
+    Proposed,
+    Rejected,
+    Standing,
+    Void,
+    WorldView,
+)
 
 from . import schema
 
@@ -189,9 +198,14 @@ def _candidate(view: WorldView, key: Key) -> Row | None:
         "evidence": found.evidence,
         "proposed_at": micros(found.proposed_at),
         "proposer": found.proposer,
-        "approvals": json(found.approvals),
+        "approvals": json([_approval(given) for given in found.approvals]),
         **_standing(found.standing),
     }
+
+
+def _approval(given: Approval) -> Mapping[str, object]:
+    """Without a sponsor it is written as it was before there were any."""
+    return {name: value for name, value in asdict(given).items() if name != "sponsor" or value}
 
 
 def _standing(standing: Standing) -> Row:
@@ -276,7 +290,7 @@ def _token(view: WorldView, key: Key) -> Row | None:
         "actor": found.actor,
         "roles": json(found.roles),
         "valid_in": found.world_id,
-        "expires_at": at_or_none(found.expires_at),
+        "expires_at": at_or_none(found.ends_at),
         "created_at": micros(found.created_at),
     }
 

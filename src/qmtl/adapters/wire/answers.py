@@ -289,7 +289,8 @@ def chained(written: ChainedEntry) -> j.EntryJson:
     }
 
 
-def token(known: Token) -> j.TokenJson:
+def token(known: Token, *, pending: bool) -> j.TokenJson:
+    """`pending`: a second admin has yet to confirm it."""
     return {
         "token_id": known.token_sha256,
         "actor": known.actor,
@@ -297,4 +298,8 @@ def token(known: Token) -> j.TokenJson:
         "world_id": known.world_id,
         "expires_at": at_or_none(known.expires_at),
         "created_at": rfc3339(known.created_at),
+        "created_by": known.created_by,
+        "rotated_at": at_or_none(known.rotated_at),
+        "replaced_until": at_or_none(known.replaced_until),
+        "confirmed": not pending,
     }

@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from qmtl.adapters.policies.documents import shown
-from qmtl.adapters.policies.words import Span
+from qmtl.adapters.policies.words import Length, Span
 from qmtl.app.evaluations import CohortRequest, Request
 from qmtl.app.strategies import Binding
+from qmtl.app.tokens import OVERLAP_DEFAULT
 from qmtl.app.worlds import NewWorld
 from qmtl.core.activation import Change
 from qmtl.core.names import (
@@ -214,24 +215,29 @@ def _role(text: object) -> Role:
     return Role(text)
 
 
+RoleWord = Annotated[
+    Role,
+    PlainValidator(_role),
+    WithJsonSchema({"type": "string", "enum": list(Role)}),
+]
+
+
 class NewToken(Body):
     actor: Actor
-    roles: Annotated[
-        list[
-            Annotated[
-                Role,
-                PlainValidator(_role),
-                WithJsonSchema({"type": "string", "enum": list(Role)}),
-            ]
-        ],
-        Field(min_length=1, max_length=len(Role)),
-    ]
+    roles: Annotated[list[RoleWord], Field(min_length=1, max_length=len(Role))]
     world_id: Id | None = None
     expires_at: Instant | None = None
 
     @property
     def actor_id(self) -> ActorId:
         return ActorId(self.actor)
+
+
+class Rotate(Body):
+    """`overlap`: how long the token before goes on; `0s` ends it at once."""
+
+    optional = True
+    overlap: Length = OVERLAP_DEFAULT
 
 
 class ClockTo(Body):

@@ -295,6 +295,10 @@ class TokenJson(TypedDict):
     world_id: str | None
     expires_at: At | None
     created_at: At
+    created_by: str
+    rotated_at: At | None
+    replaced_until: At | None
+    confirmed: bool
 
 
 class TokensJson(TypedDict):

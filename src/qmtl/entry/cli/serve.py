@@ -56,6 +56,10 @@ def run(
             show_default=False,
         ),
     ] = None,
+    auth: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file: an OIDC issuer, its groups' roles, limits, host names."),
+    ] = None,
 ) -> None:
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
@@ -80,6 +84,7 @@ def run(
             at=started,
             dual_control=dual_control,
             world_url=world_url,
+            auth=auth,
         )
     )
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from . import output
 from .context import Json, connect, duration
 
 app = typer.Typer(no_args_is_help=True)
+
+
+TokenId = Annotated[str, typer.Argument(help="The token's id, as list shows it.", metavar="ID")]
 
 
 class RoleWord(StrEnum):
@@ -43,8 +46,19 @@ def create(
         )
     if as_json:
         return output.as_json(told)
+    _said(told)
+
+
+def _said(told: dict[str, Any]) -> None:
+    """The token on standard output, and nothing else there."""
     output.line(told["token"])
     typer.echo("It is not shown again. To use it: export QMTL_TOKEN=<token>", err=True)
+    if not told["confirmed"]:
+        typer.echo(
+            "It opens nothing until another admin confirms it: "
+            f"qmtl token confirm {told['token_id']}",
+            err=True,
+        )
 
 
 @app.command("list")
@@ -55,14 +69,17 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         return output.as_json({"tokens": known})
     output.table(
-        ("actor", "roles", "world", "expires at", "created at", "id"),
+        ("actor", "roles", "world", "ends at", "created at", "by", "rotated at", "state", "id"),
         [
             (
                 t["actor"],
                 t["roles"],
                 t["world_id"] or "every",
-                t["expires_at"] or "never",
+                t["replaced_until"] or t["expires_at"] or "never",
                 t["created_at"],
+                t["created_by"],
+                t["rotated_at"],
+                "in use" if t["confirmed"] else "to be confirmed",
                 t["token_id"],
             )
             for t in known
@@ -71,11 +88,34 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(
+def confirm(ctx: typer.Context, token: TokenId, as_json: Json = False) -> None:
+    """Let in what another admin has asked for, under dual control."""
+    with connect(ctx) as client:
+        told = client.confirm_token(token)
+    if as_json:
+        return output.as_json(told)
+    output.line(f"confirmed: {told['actor']} is {output.plain(told['roles'])}")
+
+
+@app.command()
+def rotate(
     ctx: typer.Context,
-    token: Annotated[str, typer.Argument(help="The token's id, as list shows it.", metavar="ID")],
+    token: TokenId,
+    overlap: Annotated[
+        str | None, typer.Option(help="How long the old one goes on, by default 1h; 0s: not.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
+    """Make the next token of the same actor, roles and world; the old one ends soon."""
+    with connect(ctx) as client:
+        told = client.rotate_token(token, overlap)
+    if as_json:
+        return output.as_json(told)
+    _said(told)
+
+
+@app.command()
+def revoke(ctx: typer.Context, token: TokenId, as_json: Json = False) -> None:
     """From the next request on it opens nothing."""
     with connect(ctx) as client:
         told = client.revoke_token(token)

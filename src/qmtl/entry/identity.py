@@ -1,0 +1,189 @@
+"""Who asks: an API token, or a JWT of the issuer, becomes a credential with its roles.
+
+A token is random and goes out once; what is kept is its SHA-256.  A JWT is kept nowhere.  Their
+actors cannot meet: those of JWTs begin with `oidc:`, those of tokens never do.
+"""
+
+import hmac
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from qmtl.adapters.issuer import Claims, Issuer
+from qmtl.app.ports import Store
+from qmtl.app.tokens import RESERVED, is_pending
+from qmtl.core.errors import Unauthenticated
+from qmtl.core.names import SYSTEM, ActorId, Role, WorldId
+
+from .limits import Limiter
+
+TOKEN_PREFIX: Final = "qmtl_"  # So that a scanner of leaked secrets can tell what it found.
+TOKEN_BYTES: Final = 32
+TOKEN_CHARS_MAX: Final = 200
+ACTOR_CHARS_MAX: Final = 128  # As of any actor: `ACTOR_PATTERN`.
+SCHEME: Final = "bearer"
+WRONG: Final = "The token is unknown, revoked or expired."
+_OTHER: Final = re.compile(rb"[^A-Za-z0-9._@-]")  # What an actor's name does not hold as it is.
+
+Roles = frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Roles in one world; in every one, and in what is no world's, with None."""
+
+    world_id: WorldId | None
+    roles: Roles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What a request came with, once it was found good.
+
+    `key` names it and is not it.  `sponsor` is who made it, under dual control.
+    """
+
+    actor: ActorId
+    key: str
+    grants: tuple[Grant, ...]
+    sponsor: ActorId | None = None
+
+    @property
+    def roles(self) -> Roles:
+        """In whatever world."""
+        return frozenset().union(*(grant.roles for grant in self.grants))
+
+    def roles_in(self, world_id: WorldId | None) -> Roles:
+        """The roles it has in a world; with None, in what is no world's: tokens, the clock."""
+        held = (grant.roles for grant in self.grants if grant.world_id in (None, world_id))
+        return frozenset().union(*held)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerActors:
+    """What the JWTs of an issuer mean here."""
+
+    name: str
+    issuer: Issuer
+    actor_claim: str
+    groups_claim: tuple[str, ...]  # One inside the other.
+    groups: Mapping[str, tuple[Grant, ...]]
+
+    def credential(self, claims: Claims) -> Credential:
+        """However many JWTs somebody has, they are one credential.
+
+        Raises Unauthenticated when the claims name nobody.
+        """
+        told = _text_of(claims, self.actor_claim)
+        if self.actor_claim == "email" and claims.get("email_verified") is not True:
+            raise Unauthenticated("The JWT's email is not verified: anybody may have told it.")
+        grants = [
+            grant for group in self._groups_of(claims) for grant in self.groups.get(group, ())
+        ]
+        actor = actor_of(self.name, told)
+        return Credential(actor=actor, key=actor, grants=tuple(grants))
+
+    def _groups_of(self, claims: Claims) -> list[str]:
+        """The groups, each once; a claim that is one text names them apart by spaces."""
+        told: Any = claims
+        for name in self.groups_claim:
+            told = told.get(name) if isinstance(told, Mapping) else None
+        listed = told.split() if isinstance(told, str) else told
+        if not isinstance(listed, list):
+            return []
+        return list(dict.fromkeys(each for each in listed if isinstance(each, str)))
+
+
+def _text_of(claims: Claims, name: str) -> str:
+    told = claims.get(name)
+    if not isinstance(told, str) or not told:
+        raise Unauthenticated(f"The JWT's {name}, which says whose it is, is no text.")
+    return told
+
+
+def actor_of(issuer: str, told: str) -> ActorId:
+    """The actor of a subject.  Two subjects never are one actor: what a name does not hold is
+    written as `+` and the hexadecimal digits of its bytes.  Raises Unauthenticated."""
+    try:
+        written = _OTHER.sub(lambda found: b"+%02X" % found[0][0], told.encode())
+    except UnicodeEncodeError:
+        raise Unauthenticated("The JWT's subject is no text.") from None
+    actor = f"{RESERVED}{issuer}:{written.decode()}"
+    if len(actor) > ACTOR_CHARS_MAX:
+        raise Unauthenticated(f"The JWT's subject is too long: {ACTOR_CHARS_MAX} characters.")
+    return ActorId(actor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """How a process tells who asks.  `token_roles` is what API tokens may do at most."""
+
+    store: Store
+    limiter: Limiter
+    issuer: IssuerActors | None = None
+    token_roles: Roles = frozenset(Role)
+
+    def identify(
+        self, header: str | None, now: datetime, address: str, *, held_up: bool = True
+    ) -> Credential:
+        """Whose credential an Authorization header holds.
+
+        `held_up`: an address from which too many wrong ones came has to wait; who stops something
+        never has.  Raises Unauthenticated, SlowDown, IssuerAway.
+        """
+        scheme, _, given = (header or "").partition(" ")
+        given = given.strip()
+        if scheme.lower() != SCHEME or not given:
+            raise Unauthenticated("Send it as `Authorization: Bearer <token>`.")
+        try:
+            if self.issuer is not None and given.count(".") == 2:
+                return self._of_jwt(self.issuer, given, address if held_up else None)
+            return self._of_token(given, now)
+        except Unauthenticated:
+            if held_up:
+                self.limiter.guessed(address)
+            raise
+
+    def _of_token(self, given: str, now: datetime) -> Credential:
+        if len(given) > TOKEN_CHARS_MAX:
+            raise Unauthenticated(WRONG)
+        wanted, system = digest(given), self.store.load(SYSTEM)
+        known = system.tokens.get(wanted)
+        # A lookup by digest takes a time that says nothing of the token; the comparison, neither.
+        if known is None or not hmac.compare_digest(known.token_sha256, wanted):
+            raise Unauthenticated(WRONG)
+        if known.ends_at is not None and known.ends_at <= now:
+            raise Unauthenticated(WRONG)
+        if known.actor.startswith(RESERVED):  # Made before the name was an issuer's.
+            raise Unauthenticated("The token's actor is one of an issuer's JWTs: make another.")
+        if is_pending(system, known):
+            raise Unauthenticated("The token waits for a second admin to confirm it.")
+        roles = frozenset(known.roles) & self.token_roles
+        return Credential(
+            actor=known.actor,
+            key=wanted,
+            grants=(Grant(known.world_id, roles),),
+            sponsor=known.sponsor,
+        )
+
+    def _of_jwt(self, issuer: IssuerActors, given: str, address: str | None) -> Credential:
+        def unseen() -> None:
+            if address is not None:
+                self.limiter.may_guess(address)
+
+        claims = issuer.issuer.claims_of(given, unseen)
+        return issuer.credential(claims)
+
+
+def new_token() -> str:
+    """A credential that nobody guesses: 256 random bits."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def digest(token: str) -> str:
+    """What is kept of a token.  It is random, so a plain hash of it tells nobody anything."""
+    return sha256(token.encode()).hexdigest()
