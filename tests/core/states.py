@@ -18,6 +18,7 @@ from qmtl.core.names import (
     Phase,
     Reason,
     Stage,
+    StrategyId,
     Verdict,
     WorldState,
 )
@@ -35,7 +36,7 @@ from qmtl.core.policy import (
 from qmtl.core.promotion import Dossier
 from qmtl.core.snapshot import PostedSeries
 from qmtl.core.times import micros
-from qmtl.core.view import Confirmation, Rejected, WorldView
+from qmtl.core.view import Confirmation, Outstanding, Rejected, WorldView
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY, START, Scene, daily
 from tests.worlds import (
@@ -101,6 +102,14 @@ def row(
     what: str, made: Made, *said: str, waits: tuple[Reason, ...] = (), **dates: datetime
 ) -> Row:
     return Row(what, made, said, waits, {Reason(reason): at for reason, at in dates.items()})
+
+
+def taken_back(weight: float, *sids: StrategyId) -> Map[StrategyId, Outstanding]:
+    """From beta, or from each of these, an hour longer than from the one before."""
+    ends = enumerate(sids or (BETA,), 1)
+    return Map(
+        {sid: Outstanding(weight=weight, until=NOW + i * HOUR, sequence=1) for i, sid in ends}
+    )
 
 
 # ---- How each comes about ----------------------------------------------------------------------
@@ -650,6 +659,22 @@ CANDIDATE_ROWS = [
         "The world promoted on 2026-01-16; its cooldown ends on 2026-01-17 23:01 UTC.",
         waits=(R.COOLDOWN_ACTIVE,),
         cooldown_active=on(2026, 1, 17, 23, 1),
+    ),
+    row(
+        "a weight that was taken back",
+        lambda: said_of(ready(outstanding=taken_back(0.75))),
+        "Clients that hear nothing may still act on what was taken back, beta 0.75 until "
+        "2026-01-17 01:01:00 UTC; with that, live weight would be 0.85, at most 0.8.",
+        waits=(R.LEASE_OUTSTANDING,),
+        lease_outstanding=on(2026, 1, 17, 1, 1),
+    ),
+    row(
+        "slots that are not let go of",
+        lambda: said_of(ready(outstanding=taken_back(0.1, BETA, GAMMA))),
+        "beta 0.1 until 2026-01-17 01:01:00 UTC and gamma 0.1 until 2026-01-17 02:01:00 UTC; with "
+        "that, 2 of 2 live slots are taken.",
+        waits=(R.LEASE_OUTSTANDING,),
+        lease_outstanding=on(2026, 1, 17, 1, 1),
     ),
     row(
         "in a freeze",

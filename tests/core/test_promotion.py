@@ -14,11 +14,11 @@ from immutables import Map
 from qmtl.core import promotion, snapshot, windows
 from qmtl.core.errors import Invalid
 from qmtl.core.facts import CandidateProposed, CandidateVoided, Demoted
-from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, Verdict, WorldState
+from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, StrategyId, Verdict, WorldState
 from qmtl.core.policy import AutoApply, Disabled, Freeze, LivePromotion, ManualApproval
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.times import micros
-from qmtl.core.view import Applied, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import Applied, Outstanding, Proposed, Rejected, Void, WorldView
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY
 from tests.worlds import (
@@ -62,6 +62,11 @@ def world_with(mode: type[LivePromotion], changes: dict[str, Any]) -> WorldView:
     if "policy" in changes:
         changes = changes | {"policy": at(mode, changes["policy"])}
     return ready(mode, **changes)
+
+
+def away(weight: float, *sids: StrategyId, until: datetime = NOW + MINUTE) -> Map[Any, Any]:
+    """Weights that were taken back from these."""
+    return Map({sid: Outstanding(weight=weight, until=until, sequence=1) for sid in sids})
 
 
 def without(stage: Stage) -> dict[str, Any]:
@@ -151,6 +156,34 @@ CASES = [
         live=beside(ready(), BETA, weight=0.7 + 2e-9),
     ),
     case("cooling down", R.COOLDOWN_ACTIVE, promoted_at=NOW - DAY + US),
+    case("slots not let go of", R.LEASE_OUTSTANDING, outstanding=away(0.1, BETA, GAMMA)),
+    case(
+        "a slot not let go of",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.1, GAMMA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
+    case("weight not let go of", R.LEASE_OUTSTANDING, outstanding=away(0.7 + 2e-9, BETA)),
+    case(
+        "weight let go of in a microsecond",
+        R.LEASE_OUTSTANDING,
+        outstanding=away(0.71, BETA, until=NOW + US),
+    ),
+    case(
+        "more of a live one than it has",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.71, BETA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
+    case(
+        "its own of before, and another's",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.71, ALPHA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
     # The snapshot.
     case("no snapshot", R.RISK_SNAPSHOT_MISSING, track={"covered_as_of": -(2**63)}),
     case("outlived", R.RISK_SNAPSHOT_EXPIRED, now=AS_OF + TTL + US),
@@ -254,6 +287,12 @@ HOLDS = [
     case("the window is just full", track={"window_us": 864_000_000_000, "window_points": 8}),
     case("stress at its limit", track={"stress_loss": 0.25}),
     case("cooled down", promoted_at=NOW - DAY),
+    case("a slot is left beside what was taken back", outstanding=away(0.1, BETA)),
+    case("the weight just fits beside what was taken back", outstanding=away(0.7, BETA)),
+    case("what was taken back is over", outstanding=away(0.8, BETA, GAMMA, until=NOW)),
+    case("its own of before is in its own place", outstanding=away(0.8, ALPHA)),
+    case("a live one had no more than it has", live=beside(ready(), BETA, weight=0.7),
+         outstanding=away(0.7, BETA)),
     case("as old as its TTL", now=AS_OF + TTL),
     case("as old as the policy lets it be", policy=replace(POLICY, risk=YOUNGER)),
     case("as far ahead as clocks may be", track={"covered_as_of": micros(NOW + MINUTE)}),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from qmtl.core.campaign import out_of_time
 from qmtl.core.evaluation import limits_of
 from qmtl.core.evaluation_run import EvaluationRun, GateResult, Source
+from qmtl.core.leases import outstanding
 from qmtl.core.names import Stage, StrategyId, Verdict
 from qmtl.core.policy import Bound, ManualApproval, Policy
 from qmtl.core.promotion import (
@@ -20,7 +21,7 @@ from qmtl.core.snapshot import Fresh, freshness
 from qmtl.core.times import DAY_SEC, NEVER, in_words, instant, micros
 from qmtl.core.view import Candidate, WorldView
 from qmtl.core.windows import evidence_stage, progress
-from qmtl.core.words import minute
+from qmtl.core.words import minute, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,9 @@ def _of_capital(
             f"{weight:.6g}, and with the others {total:.6g} of at most "
             f"{governance.max_live_weight:g}",
         )
+    for other, lease in sorted(outstanding(view, at).items()):
+        told = f"{lease.weight:.6g} until {second(lease.until)}"
+        yield Input(f"taken back from {other}", told)
     left = cooldown_remaining_sec(view, policy, at)
     yield Input("cooldown left", in_words(left) if left else "none")
 

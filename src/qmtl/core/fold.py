@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import facts as f
 from .candidates import candidate_fact, stand, void, void_all
 from .columns import PHASES, VERDICTS
+from .leases import settled
 from .names import ActorId, Phase, Reason, Stage, StrategyId, Stream, Verdict
 from .series import append, blank_window
 from .times import NEVER, micros
@@ -344,7 +345,7 @@ def _leave_live(view: WorldView, entry: f.Entry, sid: StrategyId, reason: Reason
     """
     row = view.strategies[sid].row
     if sid in view.live:
-        view = replace(view, live=view.live.delete(sid))
+        view = settled(view, replace(view, live=view.live.delete(sid)), entry, sid)
     standings = view.standings.put(row, step=-1, step_window_us=0, selected=False)
     return void_all(replace(view, standings=standings), entry, sid, reason)
 
@@ -388,12 +389,13 @@ def _promotion_applied(view: WorldView, entry: f.Entry, fact: f.PromotionApplied
         acknowledged=0 if held is None else held.acknowledged,
     )
     view = stand(view, fact.candidate_id, Applied(entry.at, entry.seq))
-    view = replace(
+    after = replace(
         view,
         live=view.live.set(sid, activation),
         promoted_at=entry.at,
         blocked=view.blocked.set(sid, ()),
     )
+    view = settled(view, after, entry, sid)
     if view.phase(row) is not Phase.LIVE:
         view = _window_anew(view, entry, row, Stage.LIVE)
         standings = view.standings.put(
@@ -423,4 +425,5 @@ def _activation(
             held = replace(held, acknowledged=sequence)
         case _:
             assert_never(fact)
-    return replace(view, live=view.live.set(fact.strategy_id, held))
+    after = replace(view, live=view.live.set(fact.strategy_id, held))
+    return settled(view, after, entry, fact.strategy_id)

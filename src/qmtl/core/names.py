@@ -100,6 +100,7 @@ class Reason(StrEnum):
     MAX_LIVE_SLOTS_EXCEEDED = "max_live_slots_exceeded"
     MAX_LIVE_WEIGHT_EXCEEDED = "max_live_weight_exceeded"
     COOLDOWN_ACTIVE = "cooldown_active"
+    LEASE_OUTSTANDING = "lease_outstanding"
     HELD = "held"
     FROZEN = "frozen"
     WORLD_SUSPENDED = "world_suspended"

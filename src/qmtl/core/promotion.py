@@ -14,6 +14,7 @@ from typing import assert_never
 
 from . import facts as f
 from .errors import Invalid
+from .leases import believed, outstanding, reserved
 from .names import (
     CandidateId,
     Digest,
@@ -29,7 +30,7 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
-from .words import PHASES
+from .words import PHASES, listed, second
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
@@ -314,21 +315,37 @@ def capital_problems(
     governance = policy.governance
     if step >= len(governance.ramp):
         return [(Reason.CANDIDATE_SUPERSEDED, "it is at the top of its ramp")]
-    others = [a for sid, a in view.live.items() if sid != strategy_id]
+    others = {sid: a.applied_weight for sid, a in view.live.items() if sid != strategy_id}
     weight = governance.ramp[step].fraction * governance.allocation
-    total = sum(a.applied_weight for a in others) + weight
+    slots, most = governance.max_live_slots, governance.max_live_weight + WEIGHT_TOLERANCE
+    total = sum(others.values()) + weight
+    # INVARIANT: what all clients together act on, cut off or not, keeps to the same limits.
+    leased = {sid: held for sid, held in reserved(view, now).items() if sid != strategy_id}
+    leased_total = sum(leased.values()) + max(weight, believed(view, strategy_id, now))
     left = cooldown_remaining_sec(view, policy, now)
     return _failed(
         (
             (
-                len(others) < governance.max_live_slots,
+                len(others) < slots,
                 Reason.MAX_LIVE_SLOTS_EXCEEDED,
-                f"{len(others)} of {governance.max_live_slots} live slots are taken",
+                f"{len(others)} of {slots} live slots are taken",
             ),
             (
-                total <= governance.max_live_weight + WEIGHT_TOLERANCE,
+                total <= most,
                 Reason.MAX_LIVE_WEIGHT_EXCEEDED,
                 f"live weight would be {total:.4g}, at most {governance.max_live_weight:g}",
+            ),
+            (
+                not len(others) < slots or len(leased) < slots,
+                Reason.LEASE_OUTSTANDING,
+                f"{_taken_back(view, now)}; with that, {len(leased)} of {slots} live slots are "
+                "taken",
+            ),
+            (
+                not total <= most or leased_total <= most,
+                Reason.LEASE_OUTSTANDING,
+                f"{_taken_back(view, now)}; with that, live weight would be {leased_total:.4g}, at "
+                f"most {governance.max_live_weight:g}",
             ),
             (
                 left <= 0.0,
@@ -337,6 +354,13 @@ def capital_problems(
             ),
         )
     )
+
+
+def _taken_back(view: WorldView, now: datetime) -> str:
+    leases = sorted(outstanding(view, now).items())
+    said = (f"{sid} {lease.weight:.4g} until {second(lease.until)}" for sid, lease in leases)
+    told = listed(said) or "the weight that it is live with"
+    return f"clients that hear nothing may still act on what was taken back, {told}"
 
 
 def cooldown_remaining_sec(view: WorldView, policy: Policy, now: datetime) -> float:

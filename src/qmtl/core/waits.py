@@ -10,6 +10,7 @@ from datetime import datetime
 
 from . import campaign
 from .decision import silent_at
+from .leases import outstanding
 from .names import Phase, Reason, Stage, StrategyId, Verdict, WorldState
 from .outlook import outlook
 from .policy import ManualApproval, Policy
@@ -387,8 +388,22 @@ def _capital(
                 yield Wait(reason=reason, sentence=why, reached_at=ends)
             case Reason.MAX_LIVE_WEIGHT_EXCEEDED:
                 yield Wait(reason=reason, sentence=no_room(view, sid, step, policy))
+            case Reason.LEASE_OUTSTANDING:
+                free_at = leases_end(view, sid, step, policy, now)
+                yield Wait(reason=reason, sentence=sentence(detail), reached_at=free_at)
             case _:
                 yield Wait(reason=reason, sentence=sentence(detail))
+
+
+def leases_end(
+    view: WorldView, sid: StrategyId, step: int, policy: Policy, now: datetime
+) -> datetime | None:
+    """When what was taken back is outstanding no more, as far as it is in the way."""
+    for until in sorted({lease.until for lease in outstanding(view, now).values()}):
+        left = capital_problems(view, sid, step, policy, until)
+        if Reason.LEASE_OUTSTANDING not in {reason for reason, _ in left}:
+            return until
+    return None
 
 
 def slots_taken(view: WorldView, sid: StrategyId, policy: Policy) -> str:

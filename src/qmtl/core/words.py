@@ -24,6 +24,11 @@ def minute(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def second(at: datetime) -> str:
+    """`2026-01-17 08:30:07 UTC`."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def percent(share: float) -> str:
     """A share of one as `4.2 %`: three digits."""
     return f"{100 * share:.3g} %"
