@@ -116,6 +116,29 @@ def crashed() -> Scene:
     return scene
 
 
+def floored(*bounds: tuple[str, float]) -> Any:
+    gates = {**LONELY.gates.by_stage, Stage.LIVE: tuple(f_bound(*bound) for bound in bounds)}
+    return replace(LONELY, gates=replace(LONELY.gates, by_stage=gates))
+
+
+def lost_in_a_bar() -> Scene:
+    scene = live(MemoryStore(), floored(("max_bar_loss", 0.05)))
+    scene.wait(DAY)
+    scene.bar(Stage.LIVE, {ALPHA: -0.06})
+    return scene
+
+
+def beyond_a_new_limit() -> Scene:
+    """What it had lost already is too much for the policy that is in force now."""
+    scene = live(MemoryStore(), LONELY)
+    scene.wait(DAY)
+    scene.bar(Stage.LIVE, {ALPHA: -0.1})
+    scene.add_policy(floored(("max_drawdown", 0.05)), "stricter")
+    scene.set_default(2)
+    scene.evaluate(ALPHA)
+    return scene
+
+
 def restated() -> Scene:
     scene = live(MemoryStore())
     scene.wait(DAY)
@@ -207,6 +230,8 @@ DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
         ("correlation with beta", "live slots"),
     ),
     ("demoted by the breaker", crashed, "demoted", ("gate max_drawdown", "last return")),
+    ("demoted for what a bar lost", lost_in_a_bar, "demoted", ("gate max_bar_loss",)),
+    ("demoted under a new limit", beyond_a_new_limit, "demoted", ("gate max_drawdown",)),
     ("demoted by a run", failed_live, "demoted", ("gate volatility",)),
     ("demoted by a restatement", restated, "demoted", ("restatement",)),
 ]
@@ -509,3 +534,20 @@ def test_an_entry_that_does_not_fit_is_named() -> None:
     )
     with pytest.raises(Invalid, match=f"entry {len(entries) + 1} does not fit"):
         just_before(WORLD, [*entries, stranger])
+
+
+def test_a_run_of_before_a_metric_was_known_comes_out_as_it_was() -> None:
+    before, entry = last(proposed(MemoryStore()), "evaluations_recorded")
+    assert isinstance(entry.fact, f.EvaluationsRecorded)
+
+    def without(name: str) -> Why:
+        assert isinstance(entry.fact, f.EvaluationsRecorded)
+        runs = tuple(
+            replace(run, metrics={n: m for n, m in run.metrics.items() if n != name})
+            for run in entry.fact.runs
+        )
+        told = replace(entry, fact=replace(entry.fact, runs=runs))
+        return why(store_of(just_before(WORLD, [*before, told])), WORLD, told)
+
+    assert without("max_bar_loss").outcome is Outcome.SAME
+    assert without("max_drawdown").outcome is Outcome.DIFFERENT

@@ -206,6 +206,14 @@ def crashed() -> Scene:
     )
 
 
+def lost_in_a_bar() -> Scene:
+    return after(
+        live(MemoryStore(), gated(Stage.LIVE, Bound(metric="max_bar_loss", max=0.05))),
+        lambda s: s.wait(DAY),
+        lambda s: s.bar(Stage.LIVE, {ALPHA: -0.06}),
+    )
+
+
 def failed_live() -> Scene:
     policy = gated(Stage.LIVE, Bound(metric="volatility", max=0.001))
     scene = live(MemoryStore(), policy)
@@ -873,6 +881,14 @@ LIVE_ROWS = [
         waits=(R.APPLY_DUE,),
     ),
     row(
+        "live, with a limit on a bar",
+        lambda: said_of(
+            climbing(policy=gated(Stage.LIVE, Bound(metric="max_bar_loss", max=0.05))), LATER
+        ),
+        "A single bar that loses more than 5 % demotes it at once.",
+        waits=(R.APPLY_DUE,),
+    ),
+    row(
         "live, and the policy promotes nobody any more",
         lambda: said_of(climbing(policy=DISABLED), LATER),
         "The policy promotes nobody to live: that takes another policy.",
@@ -899,6 +915,12 @@ DOWN_ROWS = [
         "alpha is on paper since 2026-01-18.",
         "It was live from 2026-01-17 until 2026-01-18, when a drawdown in live demoted it: the "
         "worst was 17.2 %, where at most 15 % is allowed.",
+        waits=FILLING,
+    ),
+    row(
+        "demoted for what a bar lost",
+        lambda: of(lost_in_a_bar()),
+        "when a single bar in live lost too much and demoted it: at most 5 % is allowed.",
         waits=FILLING,
     ),
     row(

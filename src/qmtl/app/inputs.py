@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from qmtl.core.campaign import out_of_time
+from qmtl.core.columns import Float
 from qmtl.core.evaluation import limits_of
 from qmtl.core.evaluation_run import EvaluationRun, GateResult, Source
 from qmtl.core.leases import outstanding
@@ -62,15 +63,19 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def breaker_inputs(view: WorldView, sid: StrategyId) -> Iterator[Input]:
-    """The live drawdown and its limit, with the snapshot that brought it."""
+def breaker_inputs(view: WorldView, sid: StrategyId, bars: Float) -> Iterator[Input]:
+    """The live drawdown, the new bars' worst and their limits, with the snapshot they came in."""
     track, row = view.tracks[Stage.LIVE], view.strategy(sid).row
+    worst = {
+        "max_drawdown": float(track.drawdown[row]),
+        "max_bar_loss": max(0.0, -float(bars.min(initial=0.0))),
+    }
     for bound in view.policy.gates.of(Stage.LIVE):
-        if bound.metric == "max_drawdown":
-            drawdown = float(track.drawdown[row])
-            breached = bound.max is not None and not drawdown <= bound.max
+        value = worst.get(bound.metric)
+        if value is not None:
+            breached = bound.max is not None and not value <= bound.max
             verdict = Verdict.FAIL if breached else Verdict.PASS
-            yield Input("gate max_drawdown", f"{limits_of(bound)}: {drawdown:.6g}, {verdict}")
+            yield Input(f"gate {bound.metric}", f"{limits_of(bound)}: {value:.6g}, {verdict}")
     yield Input("live", _yes(sid in view.live))
     yield Input("last return", _at(int(track.last_t[row])))
     yield Input("snapshot", f"entry {int(track.covered_seq[row])}")

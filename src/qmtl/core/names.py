@@ -114,6 +114,7 @@ class Reason(StrEnum):
     # Of a move downwards.
     MANUAL = "manual"
     DRAWDOWN_BREACHED = "drawdown_breached"
+    LOSS_BREACHED = "loss_breached"  # Of a single bar.
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
     # Of an envelope.

@@ -16,7 +16,16 @@ from qmtl.core.explain import Explanation
 from qmtl.core.names import Stage, StrategyId, WorldId
 from qmtl.core.policy import Window
 from qmtl.core.versions import changed
-from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import (
+    Applied,
+    Approved,
+    Candidate,
+    Outstanding,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+)
 from qmtl.core.windows import STAGE_OF, Progress
 
 from . import shapes_live as j
@@ -265,9 +274,16 @@ def activation(view: WorldView, strategy_id: StrategyId) -> j.ActivationJson:
         "run_id": None if held is None else held.run_id,
         "sequence": sequence,
         "acknowledged": 0 if held is None else held.acknowledged,
+        "taken_back": _taken_back(view.outstanding.get(strategy_id)),
         "etag": f"{strategy_id}:{sequence}",
         "ts": None if held is None else rfc3339(held.at),
     }
+
+
+def _taken_back(lease: Outstanding | None) -> j.TakenBackJson | None:
+    if lease is None:
+        return None
+    return {"weight": lease.weight, "until": rfc3339(lease.until)}
 
 
 def auto_applied(view: WorldView, done: AutoApplied) -> j.AutoAppliedJson:

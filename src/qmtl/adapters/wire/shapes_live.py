@@ -154,6 +154,13 @@ class StandingJson(TypedDict):
     candidate: CandidateJson | None
 
 
+class TakenBackJson(TypedDict):
+    """The last weight that went down: a client that hears nothing may act on it before `until`."""
+
+    weight: float
+    until: At
+
+
 class ActivationJson(TypedDict):
     world_id: str
     strategy_id: str
@@ -167,6 +174,7 @@ class ActivationJson(TypedDict):
     run_id: str | None
     sequence: int
     acknowledged: int
+    taken_back: TakenBackJson | None
     etag: str
     ts: At | None
 
