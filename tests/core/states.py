@@ -533,8 +533,8 @@ PAPER_ROWS = [
     row(
         "live is off, and one of two asked for it",
         lambda: said_of(ready(allow_live=False, confirmations=asked("allow_live"))),
-        "polly asked for that on 2026-01-17: a second person confirms it.",
-        waits=(R.LIVE_NOT_ALLOWED,),
+        "Polly asked to allow live on 2026-01-17: a second person has to confirm it.",
+        waits=(R.LIVE_NOT_ALLOWED, R.CONFIRMATION_PENDING),
     ),
     row(
         "nobody is promoted",
@@ -554,8 +554,8 @@ PAPER_ROWS = [
     row(
         "killed, and one of two asked to resume",
         lambda: said_of(ready(killed=True, confirmations=asked("resume"))),
-        "resumes it. polly asked for that on 2026-01-17: a second person confirms it.",
-        waits=(R.WORLD_KILLED,),
+        "Polly asked to resume the world on 2026-01-17: a second person has to confirm it.",
+        waits=(R.WORLD_KILLED, R.CONFIRMATION_PENDING),
     ),
     row(
         "suspended",

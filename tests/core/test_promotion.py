@@ -12,13 +12,14 @@ import pytest
 from immutables import Map
 
 from qmtl.core import promotion, snapshot, windows
+from qmtl.core.confirmations import CONFIRM_WITHIN, What
 from qmtl.core.errors import Invalid
 from qmtl.core.facts import CandidateProposed, CandidateVoided, Demoted
 from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, StrategyId, Verdict, WorldState
 from qmtl.core.policy import AutoApply, Disabled, Freeze, LivePromotion, ManualApproval
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.times import micros
-from qmtl.core.view import Applied, Outstanding, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import Applied, Confirmation, Outstanding, Proposed, Rejected, Void, WorldView
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY
 from tests.worlds import (
@@ -64,6 +65,15 @@ def world_with(mode: type[LivePromotion], changes: dict[str, Any]) -> WorldView:
     return ready(mode, **changes)
 
 
+def asked(what: What, at: datetime = NOW) -> Map[Any, Any]:
+    """Somebody's half of what takes two."""
+    version = 1 if what == "default_policy" else None
+    half = Confirmation(
+        confirmation_id="c", what=what, policy_version=version, by=cast.POLLY, at=at
+    )
+    return Map({"c": half})
+
+
 def away(weight: float, *sids: StrategyId, until: datetime = NOW + MINUTE) -> Map[Any, Any]:
     """Weights that were taken back from these."""
     return Map({sid: Outstanding(weight=weight, until=until, sequence=1) for sid in sids})
@@ -90,6 +100,38 @@ CASES = [
     case("suspended", R.WORLD_SUSPENDED, state=WorldState.SUSPENDED),
     case("archived", R.WORLD_SUSPENDED, state=WorldState.ARCHIVED),
     case("killed", R.WORLD_KILLED, killed=True),
+    case(
+        "closed, and one of two asked to open it",
+        R.LIVE_NOT_ALLOWED,
+        R.CONFIRMATION_PENDING,
+        allow_live=False,
+        confirmations=asked("allow_live"),
+    ),
+    case(
+        "killed, and one of two asked to resume",
+        R.WORLD_KILLED,
+        R.CONFIRMATION_PENDING,
+        killed=True,
+        confirmations=asked("resume"),
+    ),
+    case(
+        "killed, and it was asked too long ago",
+        R.WORLD_KILLED,
+        killed=True,
+        confirmations=asked("resume", at=NOW - CONFIRM_WITHIN),
+    ),
+    case(
+        "killed, and something else was asked",
+        R.WORLD_KILLED,
+        killed=True,
+        confirmations=asked("allow_live"),
+    ),
+    case(
+        "closed, and something else was asked",
+        R.LIVE_NOT_ALLOWED,
+        allow_live=False,
+        confirmations=asked("default_policy"),
+    ),
     case("held by an operator", R.HELD, standing={"held": True}),
     case("in a freeze", R.FROZEN, policy=governed(freeze=FROZEN)),
     # The candidate.
@@ -287,6 +329,8 @@ HOLDS = [
     case("the window is just full", track={"window_us": 864_000_000_000, "window_points": 8}),
     case("stress at its limit", track={"stress_loss": 0.25}),
     case("cooled down", promoted_at=NOW - DAY),
+    case("another policy was asked for", confirmations=asked("default_policy")),
+    case("resuming was asked for, of what is not killed", confirmations=asked("resume")),
     case("a slot is left beside what was taken back", outstanding=away(0.1, BETA)),
     case("the weight just fits beside what was taken back", outstanding=away(0.7, BETA)),
     case("what was taken back is over", outstanding=away(0.8, BETA, GAMMA, until=NOW)),

@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import assert_never
 
 import numpy as np
+from immutables import Map
 from numpy.typing import NDArray
 
 from . import facts as f
 from .candidates import candidate_fact, stand, void, void_all
 from .columns import PHASES, VERDICTS
+from .confirmations import SETTLES, unsettled
 from .leases import settled
 from .names import ActorId, Phase, Reason, Stage, StrategyId, Stream, Verdict
 from .series import append, blank_window
@@ -85,6 +87,8 @@ def _evidence(view: WorldView, entry: f.Entry) -> WorldView:
 
 def _governance(view: WorldView, entry: f.Entry) -> WorldView:
     fact = entry.fact
+    if type(fact) in SETTLES:
+        view = replace(view, confirmations=Map(unsettled(view, fact)))
     match fact:
         case f.WorldCreated() | f.TokenCreated() | f.TokenRevoked():
             return _system(view, entry, fact)
@@ -111,6 +115,9 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
             )
             return replace(view, confirmations=view.confirmations.set(key, asked))
         case f.ConfirmationGiven(confirmation_id=key):
+            settled_already = key not in view.confirmations  # As older journals tell it.
+            if settled_already:
+                return view
             return replace(view, confirmations=view.confirmations.delete(key))
         case f.StrategyBound():
             return _strategy_bound(view, entry, fact)

@@ -6,13 +6,7 @@ from . import facts as f
 from .names import CandidateId, StrategyId, Verdict
 from .times import in_words
 from .view import WorldView
-from .words import PHASES, counted, day, listed, ordinal, percent
-
-ASKED = {
-    "allow_live": "to allow live",
-    "default_policy": "to put policy version {} in force",
-    "resume": "to resume the world",
-}
+from .words import ASKED, PHASES, counted, day, listed, ordinal, percent
 
 
 def subject_of(view: WorldView, fact: f.Fact) -> StrategyId | None:

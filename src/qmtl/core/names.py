@@ -105,6 +105,7 @@ class Reason(StrEnum):
     FROZEN = "frozen"
     WORLD_SUSPENDED = "world_suspended"
     WORLD_KILLED = "world_killed"
+    CONFIRMATION_PENDING = "confirmation_pending"
     # Of a verdict or of a campaign on its way, not of the gate to live.
     BACKTEST_RUN_MISSING = "backtest_run_missing"
     BACKTEST_WINDOW_INCOMPLETE = "backtest_window_incomplete"
@@ -117,6 +118,8 @@ class Reason(StrEnum):
     LOSS_BREACHED = "loss_breached"  # Of a single bar.
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
+    # Of what takes two people.
+    CONFIRMATION_EXPIRED = "confirmation_expired"
     # Of an envelope.
     DRAINING = "draining"
     DECISION_MISSING = "decision_missing"

@@ -13,6 +13,7 @@ from math import isnan
 from typing import assert_never
 
 from . import facts as f
+from .confirmations import standing
 from .errors import Invalid
 from .leases import believed, outstanding, reserved
 from .names import (
@@ -30,7 +31,7 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
-from .words import PHASES, listed, second
+from .words import ASKED, PHASES, day, listed, second
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
@@ -149,6 +150,9 @@ def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> 
     """What the world itself forbids, whoever asks."""
     promotion = policy.governance.live_promotion
     frozen = any(freeze.covers(now) for freeze in policy.governance.freeze)
+    closed = {"allow_live": not view.allow_live, "resume": view.killed}
+    asked = [c for c in standing(view, now) if closed.get(c.what, False)]
+    who = listed(f"{c.by} asked {ASKED[c.what]} on {day(c.at)}" for c in asked)
     return _failed(
         (
             (view.allow_live, Reason.LIVE_NOT_ALLOWED, "the world does not allow live"),
@@ -163,6 +167,11 @@ def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> 
                 f"the world is {view.state}",
             ),
             (not view.killed, Reason.WORLD_KILLED, "the world was killed and not resumed"),
+            (
+                not asked,
+                Reason.CONFIRMATION_PENDING,
+                f"{who}: a second person has to confirm it",
+            ),
             (
                 not view.standings.held[row],
                 Reason.HELD,

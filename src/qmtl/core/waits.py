@@ -169,10 +169,10 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
         match reason:
             case Reason.LIVE_NOT_ALLOWED:
                 why = "The world does not allow live until a policy admin allows it."
-                yield Wait(reason=reason, sentence=why + _asked(view, "allow_live"))
+                yield Wait(reason=reason, sentence=why)
             case Reason.WORLD_KILLED:
                 why = "The world was killed: nothing goes live until an operator resumes it."
-                yield Wait(reason=reason, sentence=why + _asked(view, "resume"))
+                yield Wait(reason=reason, sentence=why)
             case Reason.PROMOTION_DISABLED:
                 why = "The policy promotes nobody to live: that takes another policy."
                 yield Wait(reason=reason, sentence=why)
@@ -180,6 +180,8 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
                 archived = view.state is WorldState.ARCHIVED
                 why = f"The world is {'archived' if archived else 'suspended'}: nothing moves "
                 yield Wait(reason=reason, sentence=why + "until an operator makes it active again.")
+            case Reason.CONFIRMATION_PENDING:
+                yield Wait(reason=reason, sentence=sentence(detail))
             case Reason.HELD:
                 yield _held()
             case Reason.FROZEN:
@@ -189,14 +191,6 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
                 yield Wait(reason=reason, sentence=why, reached_at=ends)
             case _:
                 yield Wait(reason=reason, sentence=sentence(detail))
-
-
-def _asked(view: WorldView, what: str) -> str:
-    """That one of two people has asked for it."""
-    for asked in view.confirmations.values():
-        if asked.what == what:
-            return f" {asked.by} asked for that on {day(asked.at)}: a second person confirms it."
-    return ""
 
 
 def frozen_until(policy: Policy, now: datetime) -> datetime | None:

@@ -11,6 +11,11 @@ PHASES = {
     Phase.LIVE: "live",
     Phase.RETIRED: "retired",
 }
+ASKED = {  # What takes two people.
+    "allow_live": "to allow live",
+    "default_policy": "to put policy version {} in force",
+    "resume": "to resume the world",
+}
 NAMES_MAX = 5  # More in one sentence, and nobody reads it.
 
 
