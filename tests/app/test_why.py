@@ -100,6 +100,16 @@ def superseded() -> Scene:
     return scene
 
 
+def told_its_code() -> Scene:
+    """A candidate of a strategy that tells its fingerprint only now."""
+    scene = opened(MemoryStore(), LONELY)
+    scene.submit(ALPHA, good(30), fingerprint=None)
+    observe(scene, Stage.PAPER, 12)
+    scene.evaluate(ALPHA)
+    scene.bind(ALPHA, fingerprint="f9")
+    return scene
+
+
 def expired() -> Scene:
     window = replace(LONELY.campaign.paper, span=50 * DAY, max_window=3 * DAY)
     policy = replace(LONELY, campaign=replace(LONELY.campaign, paper=window))
@@ -216,6 +226,7 @@ DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
     ("proposed on an older run", of_an_older_run, "candidate_proposed", ("run",)),
     ("void since paper failed", failed_paper, "candidate_voided", ("gate max_drawdown",)),
     ("void since superseded", superseded, "candidate_voided", ("still current",)),
+    ("void with its fingerprint", told_its_code, "candidate_voided", ("still current",)),
     ("blocked", blocked, "promotion_blocked", ("approvals", "live slots", "snapshot relied upon")),
     (
         "applied",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qmtl.core import facts as f
-from qmtl.core.approvals import approve, reject, release, withdraw
+from qmtl.core.approvals import approve, reject, release, renamed, withdraw
 from qmtl.core.errors import Changed, Conflict, Forbidden, Refusal
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import ActorId, Digest, Reason, Role, RunId
@@ -136,6 +136,20 @@ def test_one_takes_back_what_one_gave() -> None:
 def test_what_is_applied_is_not_withdrawn() -> None:
     with pytest.raises(Conflict):
         withdraw(replace(open_candidate(ready()), standing=DONE), cast.PIA)
+
+
+def test_another_fingerprint_is_another_candidate() -> None:
+    view = ready()
+    assert renamed(view, ALPHA) == ()
+    other = replace(view.strategies[ALPHA], fingerprint="other")
+    view = replace(view, strategies=view.strategies.set(ALPHA, other))
+    candidate = open_candidate(view)
+    gone = f.CandidateVoided(candidate_id=candidate.candidate_id, reason=Reason.FINGERPRINT_CHANGED)
+    assert renamed(view, ALPHA) == (gone,)
+    rejected = replace(candidate, standing=REJECTED)
+    held = replace(view, candidates=view.candidates.set(candidate.candidate_id, rejected))
+    assert renamed(held, ALPHA) == ()
+    assert renamed(replace(view, current=view.current.delete(ALPHA)), ALPHA) == ()
 
 
 # ---- Rejection and release ---------------------------------------------------------------------

@@ -15,11 +15,30 @@ from qmtl.core import promotion, snapshot, windows
 from qmtl.core.confirmations import CONFIRM_WITHIN, What
 from qmtl.core.errors import Invalid
 from qmtl.core.facts import CandidateProposed, CandidateVoided, Demoted
-from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, StrategyId, Verdict, WorldState
+from qmtl.core.names import (
+    ActorId,
+    Digest,
+    Phase,
+    Reason,
+    RunId,
+    Stage,
+    StrategyId,
+    Verdict,
+    WorldState,
+)
 from qmtl.core.policy import AutoApply, Disabled, Freeze, LivePromotion, ManualApproval
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.times import micros
-from qmtl.core.view import Applied, Confirmation, Outstanding, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import (
+    Applied,
+    Approval,
+    Confirmation,
+    Outstanding,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+)
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY
 from tests.worlds import (
@@ -77,6 +96,11 @@ def asked(what: What, at: datetime = NOW) -> Map[Any, Any]:
 def away(weight: float, *sids: StrategyId, until: datetime = NOW + MINUTE) -> Map[Any, Any]:
     """Weights that were taken back from these."""
     return Map({sid: Outstanding(weight=weight, until=until, sequence=1) for sid in sids})
+
+
+def by_of(actor: ActorId) -> Approval:
+    """An approval that somebody gave, or that was recorded in their name."""
+    return replace(open_candidate(ready()).approvals[0], by=actor)
 
 
 def without(stage: Stage) -> dict[str, Any]:
@@ -241,6 +265,21 @@ APPROVAL_CASES = [
         "one of two approved",
         R.APPROVALS_INSUFFICIENT,
         candidate={"approvals": open_candidate(ready()).approvals[:1]},
+    ),
+    case(
+        "one of two approvals is the author's",
+        R.APPROVALS_INSUFFICIENT,
+        candidate={"approvals": (by_of(cast.ANN), by_of(cast.PETE))},
+    ),
+    case(
+        "one of two approvals is the proposer's",
+        R.APPROVALS_INSUFFICIENT,
+        candidate={"approvals": (by_of(cast.PIA), by_of(cast.LOOP))},
+    ),
+    case(
+        "only the author approved",
+        R.MANUAL_APPROVAL_REQUIRED,
+        candidate={"approvals": (by_of(cast.ANN), by_of(cast.LOOP))},
     ),
     case(
         "approved too long ago",

@@ -140,7 +140,7 @@ def _of_candidate(
     yield Input("still current", _yes(is_current(view, candidate)))
     promotion = policy.governance.live_promotion
     if isinstance(promotion, ManualApproval):
-        valid = valid_approvals(promotion, candidate, at)
+        valid = valid_approvals(view, promotion, candidate, at)
         given = [
             f"{a.by} at {minute(a.at)}{'' if a in valid else ' (expired)'}"
             for a in candidate.approvals

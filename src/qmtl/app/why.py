@@ -100,6 +100,10 @@ def _derived(store: Store, view: WorldView, entry: f.Entry) -> Derived | None:
         case f.PhaseEntered(strategy_id=sid) | f.CandidateProposed(strategy_id=sid):
             named = fact.run_id if isinstance(fact, f.CandidateProposed) else None
             return _followed(store, view, sid, named)
+        case f.CandidateVoided(candidate_id=cid, reason=Reason.FINGERPRINT_CHANGED):
+            candidate = view.candidate(cid)
+            facts = approvals.renamed(view, candidate.strategy_id)
+            return Derived(_first(facts), tuple(release_inputs(view, candidate)))
         case f.CandidateVoided(candidate_id=cid):
             candidate = view.candidate(cid)
             if isinstance(candidate.standing, Rejected):  # Released, and superseded meanwhile.

@@ -118,6 +118,7 @@ class Reason(StrEnum):
     LOSS_BREACHED = "loss_breached"  # Of a single bar.
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
+    FINGERPRINT_CHANGED = "fingerprint_changed"
     # Of what takes two people.
     CONFIRMATION_EXPIRED = "confirmation_expired"
     # Of an envelope.

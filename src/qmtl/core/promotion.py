@@ -17,6 +17,7 @@ from .confirmations import standing
 from .errors import Invalid
 from .leases import believed, outstanding, reserved
 from .names import (
+    ActorId,
     CandidateId,
     Digest,
     Phase,
@@ -121,7 +122,7 @@ def clear_for_live(
     problems = [
         *world_problems(view, row, policy, now),
         *_candidate_problems(view, row, candidate, step),
-        *approval_problems(policy, candidate, now),
+        *approval_problems(view, policy, candidate, now),
         *_run_problems(view, row, step, policy, dossier),
         *risk_problems(view, strategy_id, step, policy, dossier),
         *capital_problems(view, strategy_id, step, policy, now),
@@ -214,14 +215,29 @@ def _candidate_problems(
             assert_never(other)
 
 
+def barred(view: WorldView, candidate: Candidate) -> Mapping[ActorId, str]:
+    """Who may not approve a candidate whatever their roles, and why."""
+    found = {candidate.proposer: "proposer"}
+    return {**found, view.strategy(candidate.strategy_id).author: "author"}
+
+
+def counted_approvals(view: WorldView, candidate: Candidate) -> tuple[Approval, ...]:
+    """INVARIANT: the author's and the proposer's count for nothing, however they came there."""
+    nobody = barred(view, candidate)
+    return tuple(a for a in candidate.approvals if a.by not in nobody)
+
+
 def valid_approvals(
-    promotion: ManualApproval, candidate: Candidate, now: datetime
+    view: WorldView, promotion: ManualApproval, candidate: Candidate, now: datetime
 ) -> tuple[Approval, ...]:
-    """The approvals that have not expired."""
-    return tuple(a for a in candidate.approvals if now - a.at < promotion.expires)
+    """The approvals that count and have not expired."""
+    given = counted_approvals(view, candidate)
+    return tuple(a for a in given if now - a.at < promotion.expires)
 
 
-def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
+def approval_problems(
+    view: WorldView, policy: Policy, candidate: Candidate | None, now: datetime
+) -> list[Problem]:
     promotion = policy.governance.live_promotion
     match promotion:
         case Disabled():
@@ -229,8 +245,8 @@ def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime
         case AutoApply():
             return []  # Skips the approval, and nothing else.
         case ManualApproval(min=needed):
-            given = () if candidate is None else candidate.approvals
-            valid = () if candidate is None else valid_approvals(promotion, candidate, now)
+            given = () if candidate is None else counted_approvals(view, candidate)
+            valid = () if candidate is None else valid_approvals(view, promotion, candidate, now)
             count = f"{len(valid)} of {needed} approvals"
             return _failed(
                 (

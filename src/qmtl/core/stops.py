@@ -139,7 +139,7 @@ def _of_candidate(
         return
     promotion = policy.governance.live_promotion
     if isinstance(promotion, ManualApproval):
-        for approval in valid_approvals(promotion, candidate, now):
+        for approval in valid_approvals(view, promotion, candidate, now):
             ends = minute(approval.at + promotion.expires)
             yield f"The approval of {approval.by} expires on {ends}."
     what = (

@@ -335,8 +335,8 @@ def _approvals(
     policy: Policy,
     now: datetime,
 ) -> Iterator[Wait]:
-    valid = valid_approvals(promotion, candidate, now)
-    for reason, detail in approval_problems(policy, candidate, now):
+    valid = valid_approvals(view, promotion, candidate, now)
+    for reason, detail in approval_problems(view, policy, candidate, now):
         match reason:
             case Reason.MANUAL_APPROVAL_REQUIRED | Reason.APPROVALS_INSUFFICIENT:
                 has = f"has {len(valid)}" + (f", by {_given(valid)}" if valid else "")

@@ -232,10 +232,26 @@ def candidate(world_id: WorldId, known: Candidate) -> j.CandidateJson:
 
 
 def listed_candidate(world_id: WorldId, found: Listed) -> j.ListedCandidateJson:
-    shown = plan(world_id, found.plan)
+    shown, lasts = plan(world_id, found.plan), found.approvals_expire
+
+    def ends(given: datetime) -> datetime | None:
+        return None if lasts is None else given + lasts
+
     return {
         **candidate(world_id, found.candidate),
         "approvals_needed": found.approvals_needed,
+        "approvals_valid": len(found.approvals_valid),
+        "approvals_missing": found.approvals_missing,
+        "approved_by": [
+            {
+                "by": approval.by,
+                "valid": approval in found.approvals_valid,
+                "expires_at": at_or_none(ends(approval.at)),
+            }
+            for approval in found.candidate.approvals
+        ],
+        "may_not_approve": [{"by": by, "why": why} for by, why in sorted(found.barred.items())],
+        "approver_roles": sorted(found.approver_roles),
         "eligible": shown["eligible"],
         "blocked_reasons": shown["blocked_reasons"],
         "details": shown["details"],

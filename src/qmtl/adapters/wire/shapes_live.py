@@ -130,8 +130,28 @@ class CandidateJson(TypedDict):
     approvals: list[ApprovalJson]
 
 
+class ApproverJson(TypedDict):
+    """Who approved; `valid` false: it has expired, and may be given again."""
+
+    by: str
+    valid: bool
+    expires_at: At | None
+
+
+class BarredJson(TypedDict):
+    """Who may not approve, whatever their roles: `author` or `proposer`."""
+
+    by: str
+    why: str
+
+
 class ListedCandidateJson(CandidateJson):
     approvals_needed: int
+    approvals_valid: int
+    approvals_missing: int
+    approved_by: list[ApproverJson]
+    may_not_approve: list[BarredJson]
+    approver_roles: list[str]
     eligible: bool
     blocked_reasons: list[str]
     details: list[str]
