@@ -74,6 +74,7 @@ SAMPLES: list[Fact] = [
     ),
     TOKEN,
     f.TokenRevoked(token_sha256="ab"),
+    f.ProgramStarted(code=DIGEST),
     f.LiveAllowed(allowed=False),
     f.StateChanged(state=WorldState.SUSPENDED),
     f.PolicyAdded(version=1, checksum="c", policy=POLICY),
@@ -178,7 +179,7 @@ def test_what_it_looks_like() -> None:
         "world_id": None,
         "expires_at": "2026-01-01T00:00:00Z",
     }
-    policy = codec.fact_to_json(SAMPLES[5])["policy"]
+    policy = codec.fact_to_json(SAMPLES[6])["policy"]
     promotion = policy["governance"]["live_promotion"]  # type: ignore[index]  # It is JSON.
     assert promotion["expires"] == "P0DT1.500000S"
     assert promotion["roles"] == sorted(Role)

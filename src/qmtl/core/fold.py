@@ -90,7 +90,7 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
     if type(fact) in SETTLES:
         view = replace(view, confirmations=Map(unsettled(view, fact)))
     match fact:
-        case f.WorldCreated() | f.TokenCreated() | f.TokenRevoked():
+        case f.WorldCreated() | f.TokenCreated() | f.TokenRevoked() | f.ProgramStarted():
             return _system(view, entry, fact)
         case f.LiveAllowed(allowed=allowed):
             view = replace(view, allow_live=allowed)
@@ -138,9 +138,10 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
             return candidate_fact(view, entry, fact)
 
 
-def _system(
-    view: WorldView, entry: f.Entry, fact: f.WorldCreated | f.TokenCreated | f.TokenRevoked
-) -> WorldView:
+SystemFact = f.WorldCreated | f.TokenCreated | f.TokenRevoked | f.ProgramStarted
+
+
+def _system(view: WorldView, entry: f.Entry, fact: SystemFact) -> WorldView:
     match fact:
         case f.WorldCreated(world_id=world_id):
             record = WorldRecord(
@@ -165,6 +166,8 @@ def _system(
             return replace(view, tokens=view.tokens.set(key, token))
         case f.TokenRevoked(token_sha256=key):
             return replace(view, tokens=view.tokens.delete(key))
+        case f.ProgramStarted(code=code):
+            return replace(view, code=code)
         case _:
             assert_never(fact)
 

@@ -194,6 +194,7 @@ WorldFact = (
     f.WorldCreated
     | f.TokenCreated
     | f.TokenRevoked
+    | f.ProgramStarted
     | f.LiveAllowed
     | f.StateChanged
     | f.PolicyAdded
@@ -214,6 +215,8 @@ def _of_world(view: WorldView, fact: WorldFact) -> str:
             return f"made a credential for {fact.actor} ({listed(fact.roles)})"
         case f.TokenRevoked():
             return "revoked a credential"
+        case f.ProgramStarted():
+            return f"started the program whose code is {fact.code[:12]}"
         case f.LiveAllowed(allowed=allowed):
             return "allowed live" if allowed else f"ended the leave for live{gone}"
         case f.StateChanged(state=state):

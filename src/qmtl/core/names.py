@@ -119,6 +119,8 @@ class Reason(StrEnum):
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
     FINGERPRINT_CHANGED = "fingerprint_changed"
+    # Of a process that others have replaced.
+    CODE_DIFFERS = "code_differs"
     # Of what takes two people.
     CONFIRMATION_EXPIRED = "confirmation_expired"
     # Of an envelope.

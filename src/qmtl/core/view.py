@@ -226,6 +226,7 @@ class WorldView:
     confirmations: Map[str, Confirmation] = Map()
     worlds: Map[WorldId, WorldRecord] = Map()  # In `_system` only.
     tokens: Map[str, Token] = Map()  # In `_system` only.
+    code: Digest | None = None  # In `_system` only: of the program that started last.
 
     @property
     def expected(self) -> Expected:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from qmtl.adapters.program import digest_of_core
+from qmtl.app import program
 from qmtl.app.ports import Clock, Store
 from qmtl.app.step import By
-from qmtl.core.names import ActorId, Role
+from qmtl.core.names import ActorId, Digest, Role
 
 ADMIN = ActorId("admin")  # Of the token that a first start makes, and of what it sets up.
 
@@ -57,8 +59,13 @@ class Services:
     store: Store
     clock: Clock
     dual_control: bool = False
+    code: Digest = field(default_factory=digest_of_core)
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
+
+    def must_decide(self) -> None:
+        """In a job that takes somebody live, or up.  Raises CodeDiffers."""
+        program.must_decide(self.store, self.code)
 
     def as_admin(self) -> By:
         """Who sets up an empty store, before there is any credential."""

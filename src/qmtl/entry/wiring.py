@@ -17,7 +17,7 @@ from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
-from qmtl.app import tokens, worlds
+from qmtl.app import program, tokens, worlds
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
 from qmtl.core.snapshot import CLOCK_SKEW_MAX
@@ -103,6 +103,7 @@ def opened(settings: Settings) -> Opened:
         services = services_over(store, settings)
         warns = ahead(store.last_instant(), services.clock.now())
         says = first_start(services, settings)
+        program.started(store, services.as_admin(), services.code)
         failed.pop_all()
     return Opened(app_over(services), says, services.bell.close, store.close, warns)
 

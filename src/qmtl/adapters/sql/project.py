@@ -241,6 +241,8 @@ def _named(
             return {fact.strategy_id}
         case f.SeriesRestated() | f.PromotionBlocked():
             return {fact.strategy_id}
+        case f.ProgramStarted():
+            pass  # Of no row: the view is asked, and a person asks the journal.
         case f.LiveAllowed() | f.StateChanged() | f.Killed() | f.Resumed():
             pass  # Who left the live set, and what was asked for, is found by looking at it.
         case _:
