@@ -114,8 +114,8 @@ def _world(view: WorldView, now: datetime) -> Iterator[str]:
             "a confirmation is misfiled",
         ),
         (
-            view.world_id == SYSTEM or not (view.worlds or view.tokens),
-            f"the list of worlds and tokens are in {SYSTEM} only",
+            view.world_id == SYSTEM or not (view.worlds or view.tokens or view.code),
+            f"the list of worlds, tokens and programs are in {SYSTEM} only",
         ),
         (
             view.world_id != SYSTEM or not (view.strategies or view.policies),
