@@ -411,9 +411,9 @@ def _about_system(h: History) -> f.Fact:
         world_id=WorldId(made), name=made, description="", labels={"a": "b"}, allow_live=False
     )
     revoked = min(h.view.tokens, default=None)
-    return h.draw.choice(
-        (token, world, f.TokenRevoked(token_sha256=revoked)) if revoked else (token, world)
-    )
+    program = f.ProgramStarted(code=Digest(made))
+    made_now = (token, world, program)
+    return h.draw.choice((*made_now, f.TokenRevoked(token_sha256=revoked)) if revoked else made_now)
 
 
 Maker = Callable[[History], f.Fact | None]
