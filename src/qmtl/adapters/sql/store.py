@@ -6,6 +6,7 @@ it in its batch have written.
 """
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from threading import Lock
 from typing import TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.codec import stored
@@ -40,6 +42,8 @@ KEEP_INSTANT = (
 )
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
+PRIMARY = 0xFF  # Of an error code of SQLite: its kind, without the details.
+DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})  # Of the disk, not of the code.
 
 T = TypeVar("T")
 
@@ -72,7 +76,14 @@ class SqlStore:
     # ---- Writing -----------------------------------------------------------------------------
 
     def write(self, job: Callable[[], T]) -> T:
-        return self._writer.write(job)
+        try:
+            return self._writer.write(job)
+        except OperationalError as error:
+            # A statement that triggers watch fails alone; others take the transaction with them.
+            code = getattr(error.orig, "sqlite_errorcode", 0)
+            if code & PRIMARY not in DISK:
+                raise
+            raise StoreAway(f"{error.orig}.") from error
 
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         assert self._writer.here, "commit is for jobs of write"
@@ -140,7 +151,7 @@ class SqlStore:
 
     def _checkpoint_last(self) -> None:
         with suppress(StoreAway):  # Nothing is lost: the next start folds a little more.
-            self._writer.write(self._checkpoint_all)
+            self.write(self._checkpoint_all)
 
     def _checkpoint_all(self) -> None:
         for hot in self._hot.values():
