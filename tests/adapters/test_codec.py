@@ -187,7 +187,7 @@ def test_what_it_looks_like() -> None:
         "replaces": None,
         "overlap_until": None,
     }
-    (added,) = (fact for fact in SAMPLES if isinstance(fact, f.PolicyAdded))
+    added = next(fact for fact in SAMPLES if isinstance(fact, f.PolicyAdded))
     policy = codec.fact_to_json(added)["policy"]
     promotion = policy["governance"]["live_promotion"]  # type: ignore[index]  # It is JSON.
     assert promotion["expires"] == "P0DT1.500000S"
