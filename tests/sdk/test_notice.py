@@ -140,4 +140,4 @@ def lowerings(seed: int) -> int:
 
 
 def test_no_lowering_goes_unnoticed() -> None:
-    assert sum(map(lowerings, range(6))) >= 5, "lives as quiet as that prove nothing"
+    assert sum(map(lowerings, range(8))) >= 5, "lives as quiet as that prove nothing"
