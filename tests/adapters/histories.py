@@ -414,10 +414,10 @@ def _about_system(h: History) -> f.Fact:
     known = min(h.view.tokens, default=None)
     if known is None:
         return h.draw.choice((token, world, program))
-    rotated = replace(
-        token, replaces=known, overlap_until=h.now + timedelta(days=1), sponsor=ACTORS[0]
-    )
-    return h.draw.choice((token, world, program, rotated, f.TokenRevoked(token_sha256=known)))
+    if len(h.view.tokens) % 2:
+        until = h.now + timedelta(days=1)
+        token = replace(token, replaces=known, overlap_until=until, sponsor=ACTORS[0])
+    return h.draw.choice((token, world, program, f.TokenRevoked(token_sha256=known)))
 
 
 Maker = Callable[[History], f.Fact | None]

@@ -73,7 +73,8 @@ def bar_of_all(rng: Random, scene: Scene, stage: Stage, kind: Kind) -> Command:
     """One honest bar of every strategy, of which one is of some other kind."""
     odd = rng.choice(anyone(scene))
     bar = {
-        sid: returns.bar(kind if sid == odd else Kind.GOOD, rng) for sid in scene.view.strategies
+        sid: returns.bar(kind if sid == odd else Kind.GOOD, rng)
+        for sid in sorted(scene.view.strategies)  # In one order in every process: a seed is a life.
     }
     if not bar:
         return lambda s: None
