@@ -122,10 +122,7 @@ def test_when_the_disk_is_full_nobody_is_lied_to(busy: SqlStore) -> None:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
 
     busy.write(full)
-    told = held_up(
-        busy, lambda: commit(busy, f.HoldReleased(strategy_id=StrategyId("s1"), reason="x")),
-        large("y"),
-    )  # fmt: skip
+    told = held_up(busy, lambda: commit(busy, f.Killed(reason="x")), large("y"))
     assert {type(error) for error in told if error} == {StoreAway}
     assert told[1] is not None
     kept = told.count(None)  # A small one may fit where a large one does not.

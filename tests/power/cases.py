@@ -18,7 +18,7 @@ from qmtl.app import tokens
 from qmtl.app.ports import Store
 from qmtl.core.activation import Change
 from qmtl.core.names import SYSTEM, ActorId, Role, RunId, Stage, WorldId
-from qmtl.entry import auth, wiring
+from qmtl.entry import identity, wiring
 from qmtl.entry.door import Call, once
 from qmtl.entry.services import Services
 from qmtl.sim import cast
@@ -82,7 +82,7 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
             headers={},
             raw=b"",
             idempotency_key=key,
-            request_digest=auth.digest(key),
+            request_digest=identity.digest(key),
         )
         response = once(handler)(call=call, scene=scene)
         return response.status_code, bytes(response.body)
@@ -90,20 +90,20 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
     return step
 
 
-TOKEN = auth.digest("the first")
+TOKEN = identity.digest("the first")
 
 
 def create_token(secret: str) -> Step:
     def step(scene: Scene) -> object:
         by = services_of(scene).as_admin()
-        digest, roles = auth.digest(secret), (Role.OPERATOR,)
+        digest, roles = identity.digest(secret), (Role.OPERATOR,)
         return tokens.create(scene.store, by, digest, ActorId("otto"), roles, None, None)
 
     return step
 
 
 def revoke_token(secret: str) -> Step:
-    return lambda s: tokens.revoke(s.store, services_of(s).as_admin(), auth.digest(secret))
+    return lambda s: tokens.revoke(s.store, services_of(s).as_admin(), identity.digest(secret))
 
 
 def bar(stage: Stage, r: float | None = None, **more: Any) -> Step:
