@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
-from qmtl.sdk.returns import Returns
 from qmtl.sdk.runner import Runner
 from qmtl.sdk.spool import Flushed
 
@@ -160,15 +158,14 @@ def test_what_is_said_beats_the_project(folder: Path, sent: Callable[..., Sent])
     assert (options["engine"].cost_bps, options["prices"].bars) == (0, 9)
 
 
-def test_returns_from_elsewhere(sent: Callable[..., Sent], monkeypatch: pytest.MonkeyPatch) -> None:
-    times = np.array(["2024-01-01T21", "2024-01-02T21", "2024-01-03T21"], dtype="datetime64[us]")
-    held = Returns(times, np.array([0.1, 0.2, 0.3]))
-    monkeypatch.setattr("qmtl.sdk.returns.as_returns", lambda path: held)
+def test_returns_from_elsewhere(folder: Path, sent: Callable[..., Sent]) -> None:
+    (folder / "r.csv").write_text("Date,return\n2024-01-01,0.1\n2024-01-02,0.2\n2024-01-03,0.3\n")
     arguments = ("--returns", "r.csv", "--id", "ext", "--world", "us", "--version", "2.1")
     found = sent(*arguments, "--until", "2024-01-02")
     assert found.what.values.tolist() == [0.1, 0.2]
     assert set(found.options) == {"world", "strategy_id", "version", "client"}
     assert found.options["version"] == "2.1"
+    assert sent(*arguments).what.bars == 3
 
 
 def test_a_terminal_sees_progress(
