@@ -410,13 +410,14 @@ def _about_system(h: History) -> f.Fact:
     world = f.WorldCreated(
         world_id=WorldId(made), name=made, description="", labels={"a": "b"}, allow_live=False
     )
+    program = f.ProgramStarted(code=Digest(made))
     known = min(h.view.tokens, default=None)
     if known is None:
-        return h.draw.choice((token, world))
-    rotated = replace(
-        token, replaces=known, overlap_until=h.now + timedelta(days=1), sponsor=ACTORS[0]
-    )
-    return h.draw.choice((token, world, rotated, f.TokenRevoked(token_sha256=known)))
+        return h.draw.choice((token, world, program))
+    if len(h.view.tokens) % 2:
+        until = h.now + timedelta(days=1)
+        token = replace(token, replaces=known, overlap_until=until, sponsor=ACTORS[0])
+    return h.draw.choice((token, world, program, f.TokenRevoked(token_sha256=known)))
 
 
 Maker = Callable[[History], f.Fact | None]

@@ -75,6 +75,7 @@ SAMPLES: list[Fact] = [
     TOKEN,
     replace(TOKEN, sponsor=ActorId("adam"), replaces="cd", overlap_until=ODD),
     f.TokenRevoked(token_sha256="ab"),
+    f.ProgramStarted(code=DIGEST),
     f.LiveAllowed(allowed=False),
     f.StateChanged(state=WorldState.SUSPENDED),
     f.PolicyAdded(version=1, checksum="c", policy=POLICY),
@@ -186,7 +187,8 @@ def test_what_it_looks_like() -> None:
         "replaces": None,
         "overlap_until": None,
     }
-    policy = codec.fact_to_json(SAMPLES[6])["policy"]
+    added = next(fact for fact in SAMPLES if isinstance(fact, f.PolicyAdded))
+    policy = codec.fact_to_json(added)["policy"]
     promotion = policy["governance"]["live_promotion"]  # type: ignore[index]  # It is JSON.
     assert promotion["expires"] == "P0DT1.500000S"
     assert promotion["roles"] == sorted(Role)

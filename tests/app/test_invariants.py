@@ -248,6 +248,60 @@ def test_i1_a_replay_makes_nobody_live_that_was_not(store: Store) -> None:
     assert not view.live
 
 
+# Down, in every way there is; alpha's client is told nothing of it.
+TAKEN_BACK: list[tuple[str, Change1]] = [
+    ("demoted", lambda s: s.demote(ALPHA)),
+    ("retired", lambda s: s.demote(ALPHA, Phase.RETIRED)),
+    ("switched off", lambda s: s.lower(ALPHA, Change(active=False))),
+    ("frozen, then demoted", lambda s: (s.lower(ALPHA, Change(freeze=True)), s.demote(ALPHA))),
+    ("emptied, then demoted", lambda s: (s.lower(ALPHA, Change(weight=0.0)), s.demote(ALPHA))),
+    ("drained, then demoted", lambda s: (s.lower(ALPHA, Change(drain=True)), s.demote(ALPHA))),
+    ("killed", lambda s: (s.kill(), s.resume())),
+    ("closed", lambda s: (s.allow_live(False), s.allow_live(True))),
+    ("suspended", lambda s: (
+        s.change_state(WorldState.SUSPENDED), s.change_state(WorldState.ACTIVE))),
+    ("losing", lambda s: (s.wait(timedelta(seconds=1)), s.bar(Stage.LIVE, {ALPHA: -0.5}))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("acknowledged", [False, True], ids=["", "acknowledged"])
+@pytest.mark.parametrize(("what", "change"), TAKEN_BACK, ids=[what for what, _ in TAKEN_BACK])
+def test_i1_clients_cut_off_count_as_live_until_they_stop(
+    what: str, change: Change1, acknowledged: bool, slots: int
+) -> None:
+    """What all clients together may act on never exceeds the limits, cut off or not."""
+    ramp = (replace(POLICY.governance.ramp[0], fraction=1.0),)
+    limits = {"max_live_slots": slots, "max_live_weight": 0.4 * slots, "cooldown": timedelta(0)}
+    policy = governed(LONELY_AUTO, ramp=ramp, **limits)
+    scene = in_paper(MemoryStore(), policy, ALPHA, BETA)
+    for _ in range(12):
+        observe(scene, Stage.PAPER, 1, ALPHA, BETA)
+    scene.evaluate(ALPHA)
+    scene.evaluate(BETA)
+    scene.auto_apply(ALPHA)
+    cut_off = scene.decide(ALPHA)
+    assert (cut_off.effective_mode, cut_off.weight) == (Mode.LIVE, 0.4)
+    scene.add_policy(governed(policy, max_live_weight=0.5), "less")
+    change(scene)
+    if slots == 2:  # There is a slot, and not the weight for it.
+        scene.set_default(2)
+    if acknowledged:  # By another client of alpha's.
+        sequence = scene.view.governance_generation
+        decisions.acknowledge(scene.store, scene.world_id, scene.by(cast.FEED), ALPHA, sequence)
+    scene.evaluate(BETA)
+    ((sid, why),) = scene.auto_apply(BETA).blocked
+    assert (sid, why.reasons) == (BETA, (R.LEASE_OUTSTANDING,)), what
+    assert scene.decide(BETA).effective_mode is not Mode.LIVE
+    while permitted(cut_off, scene.now - cut_off.issued_at) is Mode.LIVE:
+        assert scene.auto_apply(BETA).applied == ()
+        scene.wait(timedelta(seconds=10))
+    scene.wait(timedelta(seconds=30))  # For what was decided while the change was being recorded.
+    scene.bar(Stage.PAPER, {BETA: 0.01}, stress={BETA: {"crash": 0.1}})
+    (applied,) = scene.auto_apply(BETA).applied
+    assert scene.decide(BETA).weight == applied.weight > 0.0
+
+
 # ---- I2 ----------------------------------------------------------------------------------------
 
 

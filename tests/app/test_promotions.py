@@ -286,10 +286,54 @@ def test_another_fingerprint_voids(store: Store) -> None:
     observe(scene, Stage.PAPER, PAPER_DAYS, ALPHA, BETA)
     scene.cohort([ALPHA, BETA])
     scene.approve(BETA, cast.PIA)
+    run_id = scene.candidate(BETA).run_id
+    seq = scene.view.seq
     scene.bind(BETA, fingerprint="told at last")
-    with pytest.raises(Changed):
-        scene.approve(BETA, cast.PETE)
-    assert R.CANDIDATE_SUPERSEDED in blocked(scene.apply(BETA))
+    bound, voided = (entry.fact for entry in store.journal(scene.world_id, seq, 10))
+    assert isinstance(bound, f.StrategyBound)
+    assert isinstance(voided, f.CandidateVoided)
+    assert voided.reason is R.FINGERPRINT_CHANGED
+    with pytest.raises(UnknownCandidate):
+        scene.approve(BETA, cast.PETE, run_id)
+    assert R.CANDIDATE_SUPERSEDED in blocked(scene.apply(BETA, run_id))
+
+
+def test_another_fingerprint_lifts_no_rejection(store: Store) -> None:
+    scene = in_paper(store)
+    scene.submit(BETA, good(30), fingerprint=None)
+    observe(scene, Stage.PAPER, PAPER_DAYS, ALPHA, BETA)
+    scene.cohort([ALPHA, BETA])
+    scene.reject(BETA)
+    scene.bind(BETA, fingerprint="told at last")
+    assert isinstance(open_candidate(scene.view, BETA).standing, Rejected)
+
+
+VOIDS: list[tuple[str, Any, R]] = [
+    ("paper was restated", lambda s: s.restate(
+        Stage.PAPER, ALPHA, daily(good(40), s.now - DAY)), R.EVIDENCE_CHANGED),
+    ("the backtest was restated", lambda s: s.restate(
+        Stage.BACKTEST, ALPHA, daily(good(40), s.now - DAY)), R.EVIDENCE_CHANGED),
+    ("another policy", lambda s: (s.add_policy(AUTO, "auto"), s.set_default(2)), R.POLICY_CHANGED),
+    ("a run that fails", lambda s: losing(s), R.VALIDATION_FAILED),
+    ("an operator's demotion", lambda s: s.demote(ALPHA, f.Phase.RETIRED), R.MANUAL),
+]  # fmt: skip
+
+
+def losing(scene: Scene) -> None:
+    scene.wait(DAY)
+    scene.bar(Stage.PAPER, {ALPHA: -0.5}, stress={ALPHA: STRESS})
+    scene.cohort([ALPHA])
+
+
+@pytest.mark.parametrize(("what", "change", "reason"), VOIDS, ids=[v[0] for v in VOIDS])
+def test_approvals_that_are_void_say_why(store: Store, what: str, change: Any, reason: R) -> None:
+    scene = approved(store)
+    before = scene.candidate(ALPHA)
+    change(scene)
+    gone = scene.view.candidates[before.candidate_id].standing
+    assert isinstance(gone, Void), what
+    assert gone.reason is reason
+    assert R.CANDIDATE_SUPERSEDED in blocked(scene.apply(ALPHA, before.run_id))
 
 
 @pytest.mark.parametrize("stage", [Stage.BACKTEST, Stage.PAPER])
@@ -544,6 +588,31 @@ def test_candidates_are_listed_with_what_the_gate_says(store: Store) -> None:
     assert first.plan.blocked is not None
     assert second.plan.blocked is None
     assert (second.candidate.step, second.approvals_needed) == (1, 2)
+
+
+def test_a_list_says_who_has_approved_who_is_missing_and_who_may_not(store: Store) -> None:
+    scene = proposed(store)
+    scene.approve(ALPHA, cast.PIA)
+    scene.wait(HOURS_72 - DAY)
+    scene.approve(ALPHA, cast.PETE)
+
+    def told() -> tuple[int, int, list[str]]:
+        (one,) = candidates(store, scene.view, scene.now)
+        assert one.barred == {cast.ANN: "author", cast.LOOP: "proposer"}
+        assert (one.approver_roles, one.approvals_expire) == ({f.Role.APPROVER}, HOURS_72)
+        valid = [approval.by for approval in one.approvals_valid]
+        return one.approvals_needed, one.approvals_missing, valid
+
+    assert told() == (2, 0, [cast.PIA, cast.PETE])
+    scene.wait(DAY)
+    assert told() == (2, 1, [cast.PETE])
+    scene.withdraw(ALPHA, cast.PETE)
+    assert told() == (2, 2, [])
+
+
+def test_where_nobody_approves_nobody_is_missing(store: Store) -> None:
+    (one,) = candidates(store, (scene := approved(store, AUTO)).view, scene.now)
+    assert (one.approvals_needed, one.approvals_missing, one.approvals_expire) == (0, 0, None)
 
 
 def test_policies_say_who_approves(store: Store) -> None:

@@ -100,6 +100,16 @@ def superseded() -> Scene:
     return scene
 
 
+def told_its_code() -> Scene:
+    """A candidate of a strategy that tells its fingerprint only now."""
+    scene = opened(MemoryStore(), LONELY)
+    scene.submit(ALPHA, good(30), fingerprint=None)
+    observe(scene, Stage.PAPER, 12)
+    scene.evaluate(ALPHA)
+    scene.bind(ALPHA, fingerprint="f9")
+    return scene
+
+
 def expired() -> Scene:
     window = replace(LONELY.campaign.paper, span=50 * DAY, max_window=3 * DAY)
     policy = replace(LONELY, campaign=replace(LONELY.campaign, paper=window))
@@ -113,6 +123,29 @@ def crashed() -> Scene:
     scene = live(MemoryStore())
     scene.wait(DAY)
     scene.bar(Stage.LIVE, {ALPHA: -0.2})
+    return scene
+
+
+def floored(*bounds: tuple[str, float]) -> Any:
+    gates = {**LONELY.gates.by_stage, Stage.LIVE: tuple(f_bound(*bound) for bound in bounds)}
+    return replace(LONELY, gates=replace(LONELY.gates, by_stage=gates))
+
+
+def lost_in_a_bar() -> Scene:
+    scene = live(MemoryStore(), floored(("max_bar_loss", 0.05)))
+    scene.wait(DAY)
+    scene.bar(Stage.LIVE, {ALPHA: -0.06})
+    return scene
+
+
+def beyond_a_new_limit() -> Scene:
+    """What it had lost already is too much for the policy that is in force now."""
+    scene = live(MemoryStore(), LONELY)
+    scene.wait(DAY)
+    scene.bar(Stage.LIVE, {ALPHA: -0.1})
+    scene.add_policy(floored(("max_drawdown", 0.05)), "stricter")
+    scene.set_default(2)
+    scene.evaluate(ALPHA)
     return scene
 
 
@@ -193,6 +226,7 @@ DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
     ("proposed on an older run", of_an_older_run, "candidate_proposed", ("run",)),
     ("void since paper failed", failed_paper, "candidate_voided", ("gate max_drawdown",)),
     ("void since superseded", superseded, "candidate_voided", ("still current",)),
+    ("void with its fingerprint", told_its_code, "candidate_voided", ("still current",)),
     ("blocked", blocked, "promotion_blocked", ("approvals", "live slots", "snapshot relied upon")),
     (
         "applied",
@@ -207,6 +241,8 @@ DECISIONS: list[tuple[str, Callable[[], Scene], str, tuple[str, ...]]] = [
         ("correlation with beta", "live slots"),
     ),
     ("demoted by the breaker", crashed, "demoted", ("gate max_drawdown", "last return")),
+    ("demoted for what a bar lost", lost_in_a_bar, "demoted", ("gate max_bar_loss",)),
+    ("demoted under a new limit", beyond_a_new_limit, "demoted", ("gate max_drawdown",)),
     ("demoted by a run", failed_live, "demoted", ("gate volatility",)),
     ("demoted by a restatement", restated, "demoted", ("restatement",)),
 ]
@@ -509,3 +545,20 @@ def test_an_entry_that_does_not_fit_is_named() -> None:
     )
     with pytest.raises(Invalid, match=f"entry {len(entries) + 1} does not fit"):
         just_before(WORLD, [*entries, stranger])
+
+
+def test_a_run_of_before_a_metric_was_known_comes_out_as_it_was() -> None:
+    before, entry = last(proposed(MemoryStore()), "evaluations_recorded")
+    assert isinstance(entry.fact, f.EvaluationsRecorded)
+
+    def without(name: str) -> Why:
+        assert isinstance(entry.fact, f.EvaluationsRecorded)
+        runs = tuple(
+            replace(run, metrics={n: m for n, m in run.metrics.items() if n != name})
+            for run in entry.fact.runs
+        )
+        told = replace(entry, fact=replace(entry.fact, runs=runs))
+        return why(store_of(just_before(WORLD, [*before, told])), WORLD, told)
+
+    assert without("max_bar_loss").outcome is Outcome.SAME
+    assert without("max_drawdown").outcome is Outcome.DIFFERENT

@@ -8,6 +8,7 @@ import pytest
 from qmtl.app import worlds
 from qmtl.app.ports import Store
 from qmtl.app.worlds import NewWorld, Pending
+from qmtl.core.confirmations import CONFIRM_WITHIN
 from qmtl.core.errors import (
     Conflict,
     Forbidden,
@@ -170,6 +171,10 @@ def test_a_kill_needs_nothing_and_nobody(store: Store, actor: ActorId) -> None:
     seq = scene.view.seq
     scene.kill(actor)
     assert scene.view.seq == seq
+    scene.resume()
+    scene.kill(actor)
+    assert scene.view.seq == seq + 2, "who asked to resume is told no"
+    assert not scene.view.confirmations
 
 
 def test_a_kill_of_a_world_with_nothing_in_it(store: Store) -> None:
@@ -203,6 +208,44 @@ def test_another_kill_takes_back_what_was_asked(store: Store) -> None:
     with pytest.raises(UnknownConfirmation):
         scene.confirm(pending)
     assert scene.view.killed
+
+
+def test_a_kill_takes_back_whatever_was_asked(store: Store) -> None:
+    scene = two(store)
+    scene.add_policy(AUTO, "auto")
+    scene.allow_live(False)
+    asks = [asked(scene.allow_live(True)), asked(scene.set_default(2))]
+    scene.kill()
+    for key in asks:
+        with pytest.raises(UnknownConfirmation):
+            scene.confirm(key)
+    assert (scene.view.allow_live, scene.view.default_version) == (False, 1)
+
+
+def test_an_ask_lapses_and_is_asked_again(store: Store) -> None:
+    scene = two(store)
+    scene.kill()
+    first = asked(scene.resume())
+    scene.wait(CONFIRM_WITHIN)
+    with pytest.raises(Conflict):
+        scene.confirm(first)
+    again = asked(scene.resume())
+    assert again != first
+    scene.confirm(again)
+    assert not scene.view.killed
+
+
+def test_a_policy_that_applies_itself_is_confirmed_against_the_policy_of_then(
+    store: Store,
+) -> None:
+    scene = Scene(store, dual_control=True)
+    scene.create()
+    first = asked(scene.add_policy(AUTO, "auto").pending)
+    scene.add_policy(POLICY, "manual")
+    assert scene.view.default_version == 2
+    with pytest.raises(UnknownConfirmation):
+        scene.confirm(first)
+    assert scene.view.default_version == 2
 
 
 def test_where_one_is_enough_one_is(store: Store) -> None:

@@ -46,6 +46,7 @@ CANDIDATE = {
     "evidence_digest": "e1",
     "approvals": [],
     "approvals_needed": 2,
+    "approvals_valid": 0,
     "eligible": False,
     "blocked_reasons": ["approvals_insufficient"],
 }

@@ -18,6 +18,7 @@ from qmtl.core.names import (
     Phase,
     Reason,
     Stage,
+    StrategyId,
     Verdict,
     WorldState,
 )
@@ -35,7 +36,7 @@ from qmtl.core.policy import (
 from qmtl.core.promotion import Dossier
 from qmtl.core.snapshot import PostedSeries
 from qmtl.core.times import micros
-from qmtl.core.view import Confirmation, Rejected, WorldView
+from qmtl.core.view import Confirmation, Outstanding, Rejected, WorldView
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY, START, Scene, daily
 from tests.worlds import (
@@ -101,6 +102,14 @@ def row(
     what: str, made: Made, *said: str, waits: tuple[Reason, ...] = (), **dates: datetime
 ) -> Row:
     return Row(what, made, said, waits, {Reason(reason): at for reason, at in dates.items()})
+
+
+def taken_back(weight: float, *sids: StrategyId) -> Map[StrategyId, Outstanding]:
+    """From beta, or from each of these, an hour longer than from the one before."""
+    ends = enumerate(sids or (BETA,), 1)
+    return Map(
+        {sid: Outstanding(weight=weight, until=NOW + i * HOUR, sequence=1) for i, sid in ends}
+    )
 
 
 # ---- How each comes about ----------------------------------------------------------------------
@@ -194,6 +203,14 @@ def crashed() -> Scene:
         live(MemoryStore(), LONELY),
         lambda s: s.wait(DAY),
         lambda s: s.bar(Stage.LIVE, {ALPHA: -0.172}),
+    )
+
+
+def lost_in_a_bar() -> Scene:
+    return after(
+        live(MemoryStore(), gated(Stage.LIVE, Bound(metric="max_bar_loss", max=0.05))),
+        lambda s: s.wait(DAY),
+        lambda s: s.bar(Stage.LIVE, {ALPHA: -0.06}),
     )
 
 
@@ -516,8 +533,8 @@ PAPER_ROWS = [
     row(
         "live is off, and one of two asked for it",
         lambda: said_of(ready(allow_live=False, confirmations=asked("allow_live"))),
-        "polly asked for that on 2026-01-17: a second person confirms it.",
-        waits=(R.LIVE_NOT_ALLOWED,),
+        "Polly asked to allow live on 2026-01-17: a second person has to confirm it.",
+        waits=(R.LIVE_NOT_ALLOWED, R.CONFIRMATION_PENDING),
     ),
     row(
         "nobody is promoted",
@@ -537,8 +554,8 @@ PAPER_ROWS = [
     row(
         "killed, and one of two asked to resume",
         lambda: said_of(ready(killed=True, confirmations=asked("resume"))),
-        "resumes it. polly asked for that on 2026-01-17: a second person confirms it.",
-        waits=(R.WORLD_KILLED,),
+        "Polly asked to resume the world on 2026-01-17: a second person has to confirm it.",
+        waits=(R.WORLD_KILLED, R.CONFIRMATION_PENDING),
     ),
     row(
         "suspended",
@@ -650,6 +667,22 @@ CANDIDATE_ROWS = [
         "The world promoted on 2026-01-16; its cooldown ends on 2026-01-17 23:01 UTC.",
         waits=(R.COOLDOWN_ACTIVE,),
         cooldown_active=on(2026, 1, 17, 23, 1),
+    ),
+    row(
+        "a weight that was taken back",
+        lambda: said_of(ready(outstanding=taken_back(0.75))),
+        "Clients that hear nothing may still act on what was taken back, beta 0.75 until "
+        "2026-01-17 01:01:00 UTC; with that, live weight would be 0.85, at most 0.8.",
+        waits=(R.LEASE_OUTSTANDING,),
+        lease_outstanding=on(2026, 1, 17, 1, 1),
+    ),
+    row(
+        "slots that are not let go of",
+        lambda: said_of(ready(outstanding=taken_back(0.1, BETA, GAMMA))),
+        "beta 0.1 until 2026-01-17 01:01:00 UTC and gamma 0.1 until 2026-01-17 02:01:00 UTC; with "
+        "that, 2 of 2 live slots are taken.",
+        waits=(R.LEASE_OUTSTANDING,),
+        lease_outstanding=on(2026, 1, 17, 1, 1),
     ),
     row(
         "in a freeze",
@@ -848,6 +881,14 @@ LIVE_ROWS = [
         waits=(R.APPLY_DUE,),
     ),
     row(
+        "live, with a limit on a bar",
+        lambda: said_of(
+            climbing(policy=gated(Stage.LIVE, Bound(metric="max_bar_loss", max=0.05))), LATER
+        ),
+        "A single bar that loses more than 5 % demotes it at once.",
+        waits=(R.APPLY_DUE,),
+    ),
+    row(
         "live, and the policy promotes nobody any more",
         lambda: said_of(climbing(policy=DISABLED), LATER),
         "The policy promotes nobody to live: that takes another policy.",
@@ -874,6 +915,12 @@ DOWN_ROWS = [
         "alpha is on paper since 2026-01-18.",
         "It was live from 2026-01-17 until 2026-01-18, when a drawdown in live demoted it: the "
         "worst was 17.2 %, where at most 15 % is allowed.",
+        waits=FILLING,
+    ),
+    row(
+        "demoted for what a bar lost",
+        lambda: of(lost_in_a_bar()),
+        "when a single bar in live lost too much and demoted it: at most 5 % is allowed.",
         waits=FILLING,
     ),
     row(

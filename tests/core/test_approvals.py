@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qmtl.core import facts as f
-from qmtl.core.approvals import approve, reject, release, withdraw
+from qmtl.core.approvals import approve, reject, release, renamed, withdraw
 from qmtl.core.errors import Changed, Conflict, Forbidden, Refusal
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import ActorId, Digest, Reason, Role, RunId
@@ -149,6 +149,20 @@ def test_what_is_applied_is_not_withdrawn() -> None:
         withdraw(replace(open_candidate(ready()), standing=DONE), cast.PIA)
 
 
+def test_another_fingerprint_is_another_candidate() -> None:
+    view = ready()
+    assert renamed(view, ALPHA) == ()
+    other = replace(view.strategies[ALPHA], fingerprint="other")
+    view = replace(view, strategies=view.strategies.set(ALPHA, other))
+    candidate = open_candidate(view)
+    gone = f.CandidateVoided(candidate_id=candidate.candidate_id, reason=Reason.FINGERPRINT_CHANGED)
+    assert renamed(view, ALPHA) == (gone,)
+    rejected = replace(candidate, standing=REJECTED)
+    held = replace(view, candidates=view.candidates.set(candidate.candidate_id, rejected))
+    assert renamed(held, ALPHA) == ()
+    assert renamed(replace(view, current=view.current.delete(ALPHA)), ALPHA) == ()
+
+
 # ---- Rejection and release ---------------------------------------------------------------------
 
 
@@ -230,6 +244,16 @@ def test_two_approvals_are_of_two_people(
     assert [a.sponsor for a in open_candidate(both).approvals] == [first, second]
 
 
+def test_an_approval_out_of_the_hands_of_its_author_counts_for_nothing() -> None:
+    """However it came into the journal: the author made the approver's credential."""
+    view = fresh()
+    author = view.strategies[ALPHA].author
+    forged = replace(
+        open_candidate(view), approvals=(Approval(cast.PIA, NOW, RUN, DIGEST, "", author),)
+    )
+    assert valid_approvals(view, ManualApproval(min=1), forged, NOW) == ()
+
+
 def test_an_expired_approval_is_nobodys_hand() -> None:
     once = after(fresh(), given(fresh(), sponsor=ADAM))
     assert given(once, cast.PETE, sponsor=ADAM, now=NOW + timedelta(hours=72))
@@ -241,7 +265,7 @@ def test_the_gate_counts_hands_not_names() -> None:
     candidate = open_candidate(fresh())
     pair = tuple(Approval(by, NOW, RUN, DIGEST, "", ADAM) for by in (cast.PIA, cast.PETE))
     forged = replace(candidate, approvals=pair)
-    assert valid_approvals(promotion, forged, NOW) == pair[:1]
     view = fresh(policy=governed(live_promotion=promotion))
-    problems = approval_problems(view.policy, forged, NOW)
+    assert valid_approvals(view, promotion, forged, NOW) == pair[:1]
+    problems = approval_problems(view, view.policy, forged, NOW)
     assert Reason.APPROVALS_INSUFFICIENT in {reason for reason, _ in problems}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qmtl.adapters.memory import MemoryStore
@@ -22,8 +23,9 @@ from qmtl.core.campaign import (
 )
 from qmtl.core.errors import Conflict, Invalid, UnknownStrategy
 from qmtl.core.names import Digest, Phase, Reason, Stage, StrategyId, Verdict, WorldState
-from qmtl.core.policy import AutoApply, Disabled, Policy
+from qmtl.core.policy import AutoApply, Bound, Disabled, Policy
 from qmtl.core.promotion import Dossier
+from qmtl.core.snapshot import packed
 from qmtl.core.times import NEVER
 from qmtl.core.view import Candidate, Proposed, Rejected, WorldView
 from qmtl.sim import cast
@@ -159,23 +161,72 @@ def test_running_out_of_time_retires() -> None:
 # ---- Breakers and extensions -------------------------------------------------------------------
 
 
+def gated_live(*bounds: Bound) -> Policy:
+    return replace(POLICY, gates=replace(POLICY.gates, by_stage={Stage.LIVE: bounds}))
+
+
+def bars(*told: tuple[StrategyId, list[float]], since: timedelta = DAY) -> f.Points:
+    """New live returns, each series beginning so long after alpha went live."""
+    start = int(climbing().tracks[Stage.LIVE].window_from[0]) + since // timedelta(microseconds=1)
+    return packed([(sid, start + np.arange(len(r)), np.array(r)) for sid, r in told])
+
+
+NOTHING_NEW = bars((ALPHA, []))
+FLOOR = gated_live(Bound(metric="max_bar_loss", max=0.05))
+
+
 @pytest.mark.parametrize(
-    ("drawdown", "broken"), [(0.15, False), (0.1500001, True), (1.0, True), (float("nan"), True)]
+    ("drawdown", "falls"), [(0.15, False), (0.1500001, True), (1.0, True), (float("nan"), True)]
 )
-def test_a_hard_breaker_waits_for_no_evaluation(drawdown: float, broken: bool) -> None:
-    facts = breakers(climbing(track={"drawdown": drawdown}), (ALPHA,))
-    assert bool(facts) is broken
+def test_a_hard_breaker_waits_for_no_evaluation(drawdown: float, falls: bool) -> None:
+    view = climbing(track={"drawdown": drawdown})
+    facts = breakers(view, NOTHING_NEW)
+    assert bool(facts) is falls
     for fact in facts:
         assert isinstance(fact, f.Demoted)
         assert (fact.reason, fact.held) == (R.DRAWDOWN_BREACHED, False)
+        # Nor is it asked whether the live run passes: the policy may be new, the returns late.
+        assert consequences(view, judged(view, Stage.LIVE, PASS)) == (fact,)
+
+
+LOSSES: list[tuple[str, f.Points, bool]] = [
+    ("a bar at the limit", bars((ALPHA, [-0.05])), False),
+    ("a bar beyond it", bars((ALPHA, [0.5, -0.0500001, 0.5])), True),
+    ("two that are together", bars((ALPHA, [-0.03, -0.03])), False),
+    ("a gain", bars((ALPHA, [0.9])), False),
+    ("nothing", NOTHING_NEW, False),
+    ("somebody else's", bars((BETA, [-0.9]), (ALPHA, [0.01]), (GAMMA, [-0.9])), False),
+    ("after somebody else's", bars((BETA, [0.1, 0.1]), (ALPHA, [0.01, -0.06])), True),
+    ("just after it went live", bars((ALPHA, [-0.9]), since=timedelta(microseconds=1)), True),
+    ("from before it went live", bars((ALPHA, [-0.9]), since=timedelta(0)), False),
+]
+
+
+@pytest.mark.parametrize(("what", "points", "falls"), LOSSES, ids=[what for what, *_ in LOSSES])
+def test_a_bar_that_loses_too_much_demotes(what: str, points: f.Points, falls: bool) -> None:
+    facts = breakers(climbing(policy=FLOOR), points)
+    assert bool(facts) is falls, what
+    assert breakers(climbing(), points) == (), "nobody asked for it"
+    for fact in facts:
+        assert isinstance(fact, f.Demoted)
+        assert (fact.to, fact.reason, fact.held) == (PAPER, R.LOSS_BREACHED, False)
+
+
+def test_both_limits_demote_once() -> None:
+    both = gated_live(Bound(metric="max_bar_loss", max=0.05), Bound(metric="max_drawdown", max=0.1))
+    view = climbing(policy=both, track={"drawdown": 0.9})
+    (fact,) = breakers(view, bars((ALPHA, [-0.9])))
+    assert isinstance(fact, f.Demoted)
 
 
 def test_a_breaker_is_for_what_is_live_and_new() -> None:
-    broken = {"drawdown": 0.9}
-    assert breakers(climbing(track=broken), ()) == ()
-    assert breakers(climbing(track=broken, default_version=None), (ALPHA,)) == ()
+    down = {"drawdown": 0.9}
+    assert breakers(climbing(track=down), f.Points()) == ()
+    assert breakers(climbing(track=down, default_version=None), NOTHING_NEW) == ()
     paper = ready().tracks[Stage.LIVE].put(0, drawdown=0.9)
-    assert breakers(ready(tracks={**ready().tracks, Stage.LIVE: paper}), (ALPHA,)) == ()
+    assert breakers(ready(tracks={**ready().tracks, Stage.LIVE: paper}), NOTHING_NEW) == ()
+    least = gated_live(Bound(metric="max_drawdown", min=0.95))  # No limit at all.
+    assert breakers(climbing(policy=least, track=down), NOTHING_NEW) == ()
 
 
 def test_more_time_is_for_who_ran_out_of_it() -> None:

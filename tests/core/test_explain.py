@@ -118,6 +118,7 @@ def test_every_reason_to_leave_live_is_told() -> None:
     """In `Void`, of the candidate that had taken it there."""
     told = {
         R.DRAWDOWN_BREACHED,
+        R.LOSS_BREACHED,
         R.VALIDATION_FAILED,
         R.EVIDENCE_CHANGED,
         R.MANUAL,

@@ -148,7 +148,7 @@ def test_nearly_every_kind_of_fact_was_told() -> None:
     known = {
         field.default for kind in get_args(f.Fact) for field in fields(kind) if field.name == "kind"
     }
-    system = {"world_created", "token_created", "token_revoked"}
+    system = {"world_created", "token_created", "token_revoked", "program_started"}
     elsewhere = {
         "activation_lowered",
         "activation_acknowledged",

@@ -1,7 +1,7 @@
 """Every invariant is told apart: a sound view says nothing, and each broken one says what it is."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,18 @@ from qmtl.core.columns import Standings
 from qmtl.core.facts import StrategyBound
 from qmtl.core.fold import entries, fold
 from qmtl.core.invariants import check
+from qmtl.core.leases import LEASE_TERM
 from qmtl.core.names import SYSTEM, Reason, StrategyId, WorldId, WorldState
 from qmtl.core.times import NEVER, micros
-from qmtl.core.view import Applied, Confirmation, Proposed, Void, WorldRecord, WorldView
+from qmtl.core.view import (
+    Applied,
+    Confirmation,
+    Outstanding,
+    Proposed,
+    Void,
+    WorldRecord,
+    WorldView,
+)
 from qmtl.sim import cast
 from qmtl.sim.scene import START
 from tests.worlds import (
@@ -71,6 +80,13 @@ def crowded(*others: StrategyId, weight: float = 0.1) -> WorldView:
     return replace(bound, live=beside(bound, *others, weight=weight))
 
 
+RUNS = LATER + timedelta(seconds=1)
+
+
+def leased(weight: float, until: datetime = RUNS, sequence: int = 1) -> Outstanding:
+    return Outstanding(weight=weight, until=until, sequence=sequence)
+
+
 RECORD = WorldRecord(
     world_id=WorldId("v"),
     name="",
@@ -99,6 +115,7 @@ BROKEN: list[tuple[str, WorldView]] = [
     ("promotion is in the future", ready(promoted_at=LATER)),
     ("confirmation is misfiled", ready(confirmations=Map({"d": ASKED}))),
     ("in _system only", ready(worlds=Map({"v": RECORD}))),
+    ("in _system only", ready(code="f" * 64)),
     ("no strategies and no policies", ready(world_id=SYSTEM)),
     # Standings.
     ("standings: no phase", ready(standing={"phase": 9})),
@@ -177,6 +194,20 @@ BROKEN: list[tuple[str, WorldView]] = [
     ("was never issued", live(sequence=999)),
     ("that was never issued", live(acknowledged=999)),
     ("activated in the future", live(at=LATER + timedelta(days=1))),
+    # What was taken back.
+    ("outstanding: omega", climbing(outstanding=Map({StrategyId("omega"): leased(0.1)}))),
+    ("taken back: alpha: it is of no weight", climbing(outstanding=Map({ALPHA: leased(0.0)}))),
+    ("taken back: alpha: it is of no weight", climbing(outstanding=Map({ALPHA: leased(np.nan)}))),
+    ("longer than any lease", climbing(outstanding=Map({ALPHA: leased(
+        0.1, until=LATER + LEASE_TERM + timedelta(microseconds=1))}))),
+    ("taken back: alpha: its sequence", climbing(outstanding=Map({ALPHA: leased(
+        0.1, sequence=999)}))),
+    ("taken back: alpha: its sequence", climbing(outstanding=Map({ALPHA: leased(
+        0.1, sequence=0)}))),
+    ("with what was taken back weights sum to 0.9", climbing(outstanding=Map({
+        ALPHA: leased(0.9)}))),
+    ("with what was taken back 3 strategies have slots", replace(
+        crowded(BETA, GAMMA), live=crowded(BETA).live, outstanding=Map({GAMMA: leased(0.1)}))),
     # Candidates.
     ("it is misfiled", misfiled()),
     ("it is misfiled", ready(candidate={"policy_version": 9})),

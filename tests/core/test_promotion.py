@@ -12,13 +12,33 @@ import pytest
 from immutables import Map
 
 from qmtl.core import promotion, snapshot, windows
+from qmtl.core.confirmations import CONFIRM_WITHIN, What
 from qmtl.core.errors import Invalid
 from qmtl.core.facts import CandidateProposed, CandidateVoided, Demoted
-from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, Verdict, WorldState
+from qmtl.core.names import (
+    ActorId,
+    Digest,
+    Phase,
+    Reason,
+    RunId,
+    Stage,
+    StrategyId,
+    Verdict,
+    WorldState,
+)
 from qmtl.core.policy import AutoApply, Disabled, Freeze, LivePromotion, ManualApproval
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.times import micros
-from qmtl.core.view import Applied, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import (
+    Applied,
+    Approval,
+    Confirmation,
+    Outstanding,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+)
 from qmtl.sim import cast
 from qmtl.sim.scene import DAY
 from tests.worlds import (
@@ -64,6 +84,25 @@ def world_with(mode: type[LivePromotion], changes: dict[str, Any]) -> WorldView:
     return ready(mode, **changes)
 
 
+def asked(what: What, at: datetime = NOW) -> Map[Any, Any]:
+    """Somebody's half of what takes two."""
+    version = 1 if what == "default_policy" else None
+    half = Confirmation(
+        confirmation_id="c", what=what, policy_version=version, by=cast.POLLY, at=at
+    )
+    return Map({"c": half})
+
+
+def away(weight: float, *sids: StrategyId, until: datetime = NOW + MINUTE) -> Map[Any, Any]:
+    """Weights that were taken back from these."""
+    return Map({sid: Outstanding(weight=weight, until=until, sequence=1) for sid in sids})
+
+
+def by_of(actor: ActorId) -> Approval:
+    """An approval that somebody gave, or that was recorded in their name."""
+    return replace(open_candidate(ready()).approvals[0], by=actor)
+
+
 def without(stage: Stage) -> dict[str, Any]:
     """Changes after which the stage has not been judged."""
     return {"track": {"verdict": 0, "judged_policy": 0}, "runs": Map()}
@@ -85,6 +124,38 @@ CASES = [
     case("suspended", R.WORLD_SUSPENDED, state=WorldState.SUSPENDED),
     case("archived", R.WORLD_SUSPENDED, state=WorldState.ARCHIVED),
     case("killed", R.WORLD_KILLED, killed=True),
+    case(
+        "closed, and one of two asked to open it",
+        R.LIVE_NOT_ALLOWED,
+        R.CONFIRMATION_PENDING,
+        allow_live=False,
+        confirmations=asked("allow_live"),
+    ),
+    case(
+        "killed, and one of two asked to resume",
+        R.WORLD_KILLED,
+        R.CONFIRMATION_PENDING,
+        killed=True,
+        confirmations=asked("resume"),
+    ),
+    case(
+        "killed, and it was asked too long ago",
+        R.WORLD_KILLED,
+        killed=True,
+        confirmations=asked("resume", at=NOW - CONFIRM_WITHIN),
+    ),
+    case(
+        "killed, and something else was asked",
+        R.WORLD_KILLED,
+        killed=True,
+        confirmations=asked("allow_live"),
+    ),
+    case(
+        "closed, and something else was asked",
+        R.LIVE_NOT_ALLOWED,
+        allow_live=False,
+        confirmations=asked("default_policy"),
+    ),
     case("held by an operator", R.HELD, standing={"held": True}),
     case("in a freeze", R.FROZEN, policy=governed(freeze=FROZEN)),
     # The candidate.
@@ -151,6 +222,34 @@ CASES = [
         live=beside(ready(), BETA, weight=0.7 + 2e-9),
     ),
     case("cooling down", R.COOLDOWN_ACTIVE, promoted_at=NOW - DAY + US),
+    case("slots not let go of", R.LEASE_OUTSTANDING, outstanding=away(0.1, BETA, GAMMA)),
+    case(
+        "a slot not let go of",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.1, GAMMA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
+    case("weight not let go of", R.LEASE_OUTSTANDING, outstanding=away(0.7 + 2e-9, BETA)),
+    case(
+        "weight let go of in a microsecond",
+        R.LEASE_OUTSTANDING,
+        outstanding=away(0.71, BETA, until=NOW + US),
+    ),
+    case(
+        "more of a live one than it has",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.71, BETA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
+    case(
+        "its own of before, and another's",
+        R.LEASE_OUTSTANDING,
+        live=beside(ready(), BETA),
+        outstanding=away(0.71, ALPHA),
+        dossier=replace(DOSSIER, correlations={BETA: 0.0}),
+    ),
     # The snapshot.
     case("no snapshot", R.RISK_SNAPSHOT_MISSING, track={"covered_as_of": -(2**63)}),
     case("outlived", R.RISK_SNAPSHOT_EXPIRED, now=AS_OF + TTL + US),
@@ -166,6 +265,21 @@ APPROVAL_CASES = [
         "one of two approved",
         R.APPROVALS_INSUFFICIENT,
         candidate={"approvals": open_candidate(ready()).approvals[:1]},
+    ),
+    case(
+        "one of two approvals is the author's",
+        R.APPROVALS_INSUFFICIENT,
+        candidate={"approvals": (by_of(cast.ANN), by_of(cast.PETE))},
+    ),
+    case(
+        "one of two approvals is the proposer's",
+        R.APPROVALS_INSUFFICIENT,
+        candidate={"approvals": (by_of(cast.PIA), by_of(cast.LOOP))},
+    ),
+    case(
+        "only the author approved",
+        R.MANUAL_APPROVAL_REQUIRED,
+        candidate={"approvals": (by_of(cast.ANN), by_of(cast.LOOP))},
     ),
     case(
         "approved too long ago",
@@ -254,6 +368,14 @@ HOLDS = [
     case("the window is just full", track={"window_us": 864_000_000_000, "window_points": 8}),
     case("stress at its limit", track={"stress_loss": 0.25}),
     case("cooled down", promoted_at=NOW - DAY),
+    case("another policy was asked for", confirmations=asked("default_policy")),
+    case("resuming was asked for, of what is not killed", confirmations=asked("resume")),
+    case("a slot is left beside what was taken back", outstanding=away(0.1, BETA)),
+    case("the weight just fits beside what was taken back", outstanding=away(0.7, BETA)),
+    case("what was taken back is over", outstanding=away(0.8, BETA, GAMMA, until=NOW)),
+    case("its own of before is in its own place", outstanding=away(0.8, ALPHA)),
+    case("a live one had no more than it has", live=beside(ready(), BETA, weight=0.7),
+         outstanding=away(0.7, BETA)),
     case("as old as its TTL", now=AS_OF + TTL),
     case("as old as the policy lets it be", policy=replace(POLICY, risk=YOUNGER)),
     case("as far ahead as clocks may be", track={"covered_as_of": micros(NOW + MINUTE)}),

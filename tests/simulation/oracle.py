@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from qmtl.core import facts as f
-from qmtl.core.names import Phase, Stage, StrategyId, Verdict, WorldState
+from qmtl.core.decision import DecisionEnvelope
+from qmtl.core.names import Mode, Phase, Stage, StrategyId, Verdict, WorldState
 from qmtl.core.policy import AutoApply, Disabled, ManualApproval, Policy
 from qmtl.core.times import instant, instant_or_none
 from qmtl.core.view import Approved, Proposed, WorldView
@@ -80,6 +81,9 @@ class Past:
     default: int | None = None
     promoted_at: datetime | None = None
     lives: dict[StrategyId, Life] = field(default_factory=dict)
+    limits: tuple[float, int] | None = None  # Weight and slots, of the newest promotion's policy.
+    told: dict[StrategyId, list[tuple[datetime, float]]] = field(default_factory=dict)  # To clients
+    # who heard nothing since: until when they may act on which weight.
 
     @property
     def policy(self) -> Policy:
@@ -201,6 +205,8 @@ def _applied(past: Past, entry: f.Entry, fact: f.PromotionApplied) -> None:
     life.step_at[Stage.LIVE] = life.window(Stage.LIVE)[0]
     life.candidates[fact.candidate_id].open = False
     past.promoted_at = entry.at
+    rules = past.policy.governance
+    past.limits = (rules.max_live_weight, rules.max_live_slots)
 
 
 def _snapshot(past: Past, entry: f.Entry, fact: f.SnapshotStored) -> None:
@@ -249,7 +255,33 @@ def _evaluated(past: Past, fact: f.EvaluationsRecorded) -> None:
         past.lives[sid].selected = (sid in fact.selected, fact.policy_version)
 
 
+def tell(past: Past, envelope: DecisionEnvelope) -> None:
+    """A client asked, was told this, and hears nothing from here on."""
+    if envelope.effective_mode is Mode.LIVE and envelope.weight > 0.0:
+        acts = past.told.setdefault(envelope.strategy_id, [])
+        acts.append((envelope.issued_at + timedelta(seconds=300), envelope.weight))
+
+
 # ---- The questions -----------------------------------------------------------------------------
+
+
+def overcommitted(past: Past, now: datetime) -> list[str]:
+    """How all clients together, each as it was told last, go beyond what may be live."""
+    past.told = {
+        sid: running
+        for sid, acts in past.told.items()
+        if (running := [(until, weight) for until, weight in acts if now < until])
+    }
+    if past.limits is None:
+        return [f"{sid} may trade, and nobody was promoted" for sid in past.told]
+    weight, slots = past.limits
+    believed = {sid: max(w for _, w in acts) for sid, acts in past.told.items()}
+    checks = (
+        (sum(believed.values()) <= weight + 1e-9, f"clients act on {believed}, of {weight} in all"),
+        (len(believed) <= slots, f"clients act on {believed}, of {slots} slots"),
+    )
+    return [why for holds, why in checks if not holds]
+
 
 PHASE = {Stage.BACKTEST: Phase.BACKTEST, Stage.PAPER: Phase.PAPER, Stage.LIVE: Phase.LIVE}
 

@@ -160,6 +160,10 @@ class AnyWorld(RuleBasedStateMachine):
         chaos.reopen(self.watched.one, self.watched.do)
         chaos.days(self.rng(seed), self.watched.one, self.watched.do, count=1, looped=True)
 
+    @rule(seed=seeds)
+    def capital_is_handed_over(self, seed: int) -> None:
+        chaos.hand_over(self.rng(seed), self.watched.one, self.watched.do)
+
     @rule(limit=st.integers(1, 3))
     def part_of_a_round(self, limit: int) -> None:
         for action in self.watched.one.tick(limit=limit).actions:

@@ -11,7 +11,16 @@ from qmtl.core.times import micros
 from qmtl.core.view import WorldView, same_view
 from qmtl.sim.chaos import Command
 from qmtl.sim.scene import Scene
-from tests.simulation.oracle import Past, disagreements, misnamed, read, unfair, unjustified
+from tests.simulation.oracle import (
+    Past,
+    disagreements,
+    misnamed,
+    overcommitted,
+    read,
+    tell,
+    unfair,
+    unjustified,
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,9 @@ class Watched:
         for sid in set(self.told.live) - applied:  # Nobody goes live, or up, any other way.
             was, now = live[sid], self.told.live[sid]
             assert (was.step, was.applied_weight) == (now.step, now.applied_weight)
+        for sid in self.told.live:  # A client each, of which nobody hears again.
+            tell(self.past, self.one.decide(sid))
+        nothing(overcommitted(self.past, self.one.now))
         return first
 
     def look(self) -> None:

@@ -31,8 +31,8 @@ def post(
 ) -> tuple[StoredSnapshot, bool]:
     """The stored snapshot, and whether it was stored now.  The same again is no second event.
 
-    A live strategy that the new returns take beyond its drawdown limit is demoted in the same
-    commit.  Raises Conflict for a version that holds other content, or for changed history.
+    A live strategy that the new returns take beyond a hard limit is demoted in the same commit.
+     Raises Conflict for a version that holds other content, or for changed history.
     """
 
     def decide(view: WorldView) -> tuple[tuple[StoredSnapshot, bool], Sequence[Fact]]:
@@ -44,7 +44,7 @@ def post(
         fact = stored(view, posted, lambda sid: store.series(world_id, sid, posted.stage), by.now)
         facts: tuple[Fact, ...] = (fact,)
         if posted.stage is Stage.LIVE:
-            facts += breakers(foreseen(view, facts, by), fact.points.strategies)
+            facts += breakers(foreseen(view, facts, by), fact.points)
         first = entries(view, facts, by.actor, by.now)[0]
         made = StoredSnapshot(seq=first.seq, created_at=first.at, actor=first.actor, fact=fact)
         return (made, True), facts

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from qmtl.core.campaign import out_of_time
+from qmtl.core.columns import Float
 from qmtl.core.evaluation import limits_of
 from qmtl.core.evaluation_run import EvaluationRun, GateResult, Source
+from qmtl.core.leases import outstanding
 from qmtl.core.names import Stage, StrategyId, Verdict
 from qmtl.core.policy import Bound, ManualApproval, Policy
 from qmtl.core.promotion import (
@@ -20,7 +22,7 @@ from qmtl.core.snapshot import Fresh, freshness
 from qmtl.core.times import DAY_SEC, NEVER, in_words, instant, micros
 from qmtl.core.view import Candidate, WorldView
 from qmtl.core.windows import evidence_stage, progress
-from qmtl.core.words import minute
+from qmtl.core.words import minute, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,19 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def breaker_inputs(view: WorldView, sid: StrategyId) -> Iterator[Input]:
-    """The live drawdown and its limit, with the snapshot that brought it."""
+def breaker_inputs(view: WorldView, sid: StrategyId, bars: Float) -> Iterator[Input]:
+    """The live drawdown, the new bars' worst and their limits, with the snapshot they came in."""
     track, row = view.tracks[Stage.LIVE], view.strategy(sid).row
+    worst = {
+        "max_drawdown": float(track.drawdown[row]),
+        "max_bar_loss": max(0.0, -float(bars.min(initial=0.0))),
+    }
     for bound in view.policy.gates.of(Stage.LIVE):
-        if bound.metric == "max_drawdown":
-            drawdown = float(track.drawdown[row])
-            breached = bound.max is not None and not drawdown <= bound.max
+        value = worst.get(bound.metric)
+        if value is not None:
+            breached = bound.max is not None and not value <= bound.max
             verdict = Verdict.FAIL if breached else Verdict.PASS
-            yield Input("gate max_drawdown", f"{limits_of(bound)}: {drawdown:.6g}, {verdict}")
+            yield Input(f"gate {bound.metric}", f"{limits_of(bound)}: {value:.6g}, {verdict}")
     yield Input("live", _yes(sid in view.live))
     yield Input("last return", _at(int(track.last_t[row])))
     yield Input("snapshot", f"entry {int(track.covered_seq[row])}")
@@ -134,7 +140,7 @@ def _of_candidate(
     yield Input("still current", _yes(is_current(view, candidate)))
     promotion = policy.governance.live_promotion
     if isinstance(promotion, ManualApproval):
-        valid = valid_approvals(promotion, candidate, at)
+        valid = valid_approvals(view, promotion, candidate, at)
         given = [
             f"{a.by} at {minute(a.at)}{'' if a in valid else ' (expired)'}"
             for a in candidate.approvals
@@ -177,6 +183,9 @@ def _of_capital(
             f"{weight:.6g}, and with the others {total:.6g} of at most "
             f"{governance.max_live_weight:g}",
         )
+    for other, lease in sorted(outstanding(view, at).items()):
+        told = f"{lease.weight:.6g} until {second(lease.until)}"
+        yield Input(f"taken back from {other}", told)
     left = cooldown_remaining_sec(view, policy, at)
     yield Input("cooldown left", in_words(left) if left else "none")
 

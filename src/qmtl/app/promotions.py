@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from qmtl.core import approvals, campaign, evaluation, promotion
 from qmtl.core.errors import Changed, Conflict, UnknownCandidate, UnknownRun
 from qmtl.core.facts import Fact
 from qmtl.core.metrics import UNITS
-from qmtl.core.names import Digest, Phase, Reason, RunId, StrategyId, WorldId
+from qmtl.core.names import ActorId, Digest, Phase, Reason, Role, RunId, StrategyId, WorldId
 from qmtl.core.policy import AutoApply, ManualApproval, Policy
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.series import Series, correlation
-from qmtl.core.view import Activation, Applied, Candidate, Rejected, WorldView
+from qmtl.core.view import Activation, Applied, Approval, Candidate, Rejected, WorldView
 from qmtl.core.windows import evidence_stage
 
 from .evaluations import subject_of
@@ -39,6 +39,14 @@ class Standing:
     candidate: Candidate
     plan: Plan
     approvals_needed: int
+    approvals_valid: tuple[Approval, ...]
+    approvals_expire: timedelta | None  # After they are given; None where nobody approves.
+    barred: Mapping[ActorId, str]  # Who may not approve, and why.
+    approver_roles: frozenset[Role]
+
+    @property
+    def approvals_missing(self) -> int:
+        return max(0, self.approvals_needed - len(self.approvals_valid))
 
 
 def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
@@ -109,15 +117,29 @@ def _plan(
 
 def candidates(store: Store, view: WorldView, now: datetime) -> list[Standing]:
     """Every candidate that is open or applied, by strategy and step, each with its plan."""
-    asked = view.policy.governance.live_promotion
-    needed = asked.min if isinstance(asked, ManualApproval) else 0
     found = []
     for sid in sorted(view.current):
         for candidate_id in view.current[sid]:
             candidate = view.candidates[candidate_id]
             shown = _plan(store, view, sid, candidate, now)
-            found.append(Standing(candidate=candidate, plan=shown, approvals_needed=needed))
+            found.append(_standing(view, candidate, shown, now))
     return found
+
+
+def _standing(view: WorldView, candidate: Candidate, shown: Plan, now: datetime) -> Standing:
+    """With who has approved, who is missing, and who may not."""
+    asked = view.policy.governance.live_promotion
+    manual = asked if isinstance(asked, ManualApproval) else None
+    valid = promotion.valid_approvals(view, manual, candidate, now) if manual else ()
+    return Standing(
+        candidate=candidate,
+        plan=shown,
+        approvals_needed=manual.min if manual else 0,
+        approvals_valid=valid,
+        approvals_expire=manual.expires if manual else None,
+        barred=promotion.barred(view, candidate),
+        approver_roles=manual.roles if manual else frozenset(),
+    )
 
 
 def apply(

@@ -19,6 +19,7 @@ Decide = Callable[[WorldView], tuple[T, Sequence[Fact]]]
 BOTH = frozenset(Stream)
 GOVERNANCE = frozenset({Stream.GOVERNANCE})
 EVIDENCE = frozenset({Stream.EVIDENCE})
+ANYTHING = None  # The facts mean what they should on whatever the world has become.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,15 @@ def step(
     by: By,
     decide: Decide[T],
     *,
-    reads: frozenset[Stream] = BOTH,
+    reads: frozenset[Stream] | None = BOTH,
     archived: bool = False,
 ) -> T:
     """Answer from one view and commit the facts that follow from it, or neither.
 
     `reads` names the streams that the decision rests on; those its facts are written to count as
-    read.  An archived world takes no facts unless `archived`.  Raises UnknownWorld, WorldBusy when
-    other processes kept winning, and whatever `decide` raises.
+    read, unless it is ANYTHING: then no other writer can win.  An archived world takes no facts
+    unless `archived`.  Raises UnknownWorld, WorldBusy when other processes kept winning, and
+    whatever `decide` raises.
     """
 
     def attempt() -> T:
@@ -69,7 +71,8 @@ def step(
                 return answer
             if view.state is WorldState.ARCHIVED and not archived:
                 raise Conflict("The world is archived.", reasons=(Reason.WORLD_SUSPENDED,))
-            touched = reads | {stream_of(fact) for fact in facts}
+            written = {stream_of(fact) for fact in facts}
+            touched = frozenset() if reads is ANYTHING else reads | written
             expected = Expected(
                 evidence=view.evidence_generation if Stream.EVIDENCE in touched else None,
                 governance=view.governance_generation if Stream.GOVERNANCE in touched else None,

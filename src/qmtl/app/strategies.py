@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from qmtl.core import approvals
 from qmtl.core.errors import Conflict, Invalid
 from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.facts import Fact, StrategyBound
@@ -103,8 +104,10 @@ def _recorded(view: WorldView, by: By, asked: Binding, after: Strategy | None = 
         previous=None if after is None else after.strategy_id,
         parts=asked.parts,
     )
-    bound = foreseen(view, (fact,), by).strategies[fact.strategy_id]
-    return (bound, fact.strategy_id not in view.strategies), (fact,)
+    done = foreseen(view, (fact,), by)
+    bound = done.strategies[fact.strategy_id]
+    made = fact.strategy_id not in view.strategies
+    return (bound, made), (fact, *approvals.renamed(done, fact.strategy_id))
 
 
 def _must_not_escape(view: WorldView, fingerprint: str) -> None:

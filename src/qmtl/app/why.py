@@ -6,7 +6,7 @@ compared with what was recorded.  What a person did is not derived; it is said.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from math import isclose
@@ -30,6 +30,7 @@ from .promotions import dossier_of
 RELATIVE = 1e-9  # Another machine may add up in another order; a decision is not that close.
 ABSOLUTE = 1e-12
 SHOWN_CHARS_MAX = 200
+ADDED_SINCE = frozenset({"max_bar_loss"})  # Metrics that runs of before were recorded without.
 
 
 class Outcome(StrEnum):
@@ -99,6 +100,10 @@ def _derived(store: Store, view: WorldView, entry: f.Entry) -> Derived | None:
         case f.PhaseEntered(strategy_id=sid) | f.CandidateProposed(strategy_id=sid):
             named = fact.run_id if isinstance(fact, f.CandidateProposed) else None
             return _followed(store, view, sid, named)
+        case f.CandidateVoided(candidate_id=cid, reason=Reason.FINGERPRINT_CHANGED):
+            candidate = view.candidate(cid)
+            facts = approvals.renamed(view, candidate.strategy_id)
+            return Derived(_first(facts), tuple(release_inputs(view, candidate)))
         case f.CandidateVoided(candidate_id=cid):
             candidate = view.candidate(cid)
             if isinstance(candidate.standing, Rejected):  # Released, and superseded meanwhile.
@@ -151,7 +156,10 @@ def _again(store: Store, view: WorldView, stage: Stage, run: EvaluationRun) -> E
         if metric.source is Source.REQUEST and metric.value is not None
     }
     subject = evaluations.subject_of(store, view, run.strategy_id, stage, run.run_id, told)
-    return evaluation.evaluate(view, stage, subject)
+    again = evaluation.evaluate(view, stage, subject)
+    unknown_then = {name for name in ADDED_SINCE if name not in run.metrics}
+    kept = {name: metric for name, metric in again.metrics.items() if name not in unknown_then}
+    return replace(again, metrics=kept)
 
 
 def _of_now(store: Store, view: WorldView, stage: Stage, sid: StrategyId) -> EvaluationRun:
@@ -181,9 +189,10 @@ def _taken_down(store: Store, view: WorldView, fact: f.Demoted) -> Derived | Non
     match fact.reason:
         case Reason.MANUAL:
             return None
-        case Reason.DRAWDOWN_BREACHED:
-            facts = campaign.breakers(view, (sid,))
-            return Derived(_first(facts), tuple(breaker_inputs(view, sid)))
+        case Reason.DRAWDOWN_BREACHED | Reason.LOSS_BREACHED:
+            bars = campaign.fresh(view, sid, _brought(store, view))
+            facts = campaign.broken(view, sid, bars)
+            return Derived(_first(facts), tuple(breaker_inputs(view, sid, bars)))
         case Reason.EVIDENCE_CHANGED:
             (before,) = store.journal(view.world_id, view.seq - 1, 1)
             if not isinstance(before.fact, f.SeriesRestated):
@@ -193,6 +202,17 @@ def _taken_down(store: Store, view: WorldView, fact: f.Demoted) -> Derived | Non
             return Derived(_first(facts), (Input("restatement", said),))
         case _:
             return _followed(store, view, sid, None)
+
+
+def _brought(store: Store, view: WorldView) -> f.Points:
+    """The new points of the snapshot with which the view's last commit began; none without one."""
+    most = len(view.strategies) + 1  # A commit demotes each at most once.
+    for entry in reversed(store.journal(view.world_id, max(0, view.seq - most), most)):
+        if isinstance(entry.fact, f.SnapshotStored):
+            return entry.fact.points
+        if not isinstance(entry.fact, f.Demoted):
+            break
+    return f.Points()
 
 
 # ---- The gate ----------------------------------------------------------------------------------

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Literal
 
-from qmtl.core.errors import Conflict, Forbidden, Invalid, UnknownConfirmation
+from qmtl.core import confirmations
+from qmtl.core.confirmations import What
+from qmtl.core.errors import Conflict, Forbidden, Invalid
 from qmtl.core.facts import (
-    ConfirmationGiven,
-    ConfirmationRequested,
     DefaultPolicySet,
     Fact,
     Killed,
@@ -23,9 +21,7 @@ from qmtl.core.policy import AutoApply, Policy
 from qmtl.core.view import Confirmation, PolicyVersion, WorldRecord, WorldView
 
 from .ports import Commit, Store
-from .step import GOVERNANCE, By, foreseen, step, world
-
-What = Literal["allow_live", "default_policy", "resume"]
+from .step import ANYTHING, GOVERNANCE, By, foreseen, step, world
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +104,9 @@ def allow_live(
 
 
 def _live_off(view: WorldView) -> tuple[Fact, ...]:
-    waiting = [c for c in view.confirmations.values() if c.what == "allow_live"]
-    off = (LiveAllowed(allowed=False),) if view.allow_live else ()
-    return (*off, *(ConfirmationGiven(confirmation_id=c.confirmation_id) for c in waiting))
+    """Also of a world that is closed, where somebody has asked to open it."""
+    asked = any(c.what == "allow_live" for c in view.confirmations.values())
+    return (LiveAllowed(allowed=False),) if view.allow_live or asked else ()
 
 
 def change_state(store: Store, world_id: WorldId, by: By, state: WorldState) -> None:
@@ -123,14 +119,16 @@ def change_state(store: Store, world_id: WorldId, by: By, state: WorldState) -> 
 
 
 def kill(store: Store, world_id: WorldId, by: By, reason: str) -> None:
-    """All weights to 0, gates closed.  Needs nothing and nobody (I10)."""
+    """All weights to 0, gates closed, and whatever somebody has asked for is void.
+
+    Needs nothing and nobody (I10), and waits for no other writer: it is right in any state.
+    """
 
     def decide(view: WorldView) -> tuple[None, Sequence[Fact]]:
-        waiting = [c for c in view.confirmations.values() if c.what == "resume"]
-        undone = tuple(ConfirmationGiven(confirmation_id=c.confirmation_id) for c in waiting)
-        return None, undone if view.killed else (Killed(reason=reason), *undone)
+        done = view.killed and not view.confirmations
+        return None, () if done else (Killed(reason=reason),)
 
-    step(store, world_id, by, decide, reads=GOVERNANCE, archived=True)
+    step(store, world_id, by, decide, reads=ANYTHING, archived=True)
 
 
 def resume(
@@ -196,23 +194,9 @@ def confirm(store: Store, world_id: WorldId, by: By, confirmation_id: str) -> Co
     """The second person's word; what was asked for happens.  Raises Forbidden for the first."""
 
     def decide(view: WorldView) -> tuple[Confirmation, Sequence[Fact]]:
-        asked = view.confirmations.get(confirmation_id)
-        if asked is None:
-            raise UnknownConfirmation(confirmation_id)
-        if asked.hands & by.hands:
-            raise Forbidden(
-                "a second person has to confirm what the first asked for, with a credential that "
-                "neither the first nor the maker of theirs has made."
-            )
-        given = ConfirmationGiven(confirmation_id=confirmation_id)
-        if asked.what == "resume":
-            if not {Role.OPERATOR, Role.ADMIN} & by.roles:
-                raise Forbidden("resuming takes an operator.")
-            return asked, (given, Resumed(reason="confirmed"))
-        _must_be_policy_admin(by, asked.what)
-        if asked.policy_version is not None:
-            return asked, (given, DefaultPolicySet(version=asked.policy_version))
-        return asked, (given, LiveAllowed(allowed=True))
+        return confirmations.confirm(
+            view, by.actor, by.roles, confirmation_id, by.now, sponsor=by.sponsor
+        )
 
     return step(store, world_id, by, decide, reads=GOVERNANCE)
 
@@ -229,15 +213,8 @@ def _default(
 def _ask(
     view: WorldView, by: By, what: What, version: int | None
 ) -> tuple[Pending, tuple[Fact, ...]]:
-    told = f"{view.world_id}\0{what}\0{version}\0{by.actor}"
-    key = sha256(told.encode()).hexdigest()[:24]
-    pending = Pending(key, what)
-    if key in view.confirmations:
-        return pending, ()
-    asked = ConfirmationRequested(
-        confirmation_id=key, what=what, policy_version=version, sponsor=by.sponsor
-    )
-    return pending, (asked,)
+    key, facts = confirmations.ask(view, by.actor, what, version, by.now, sponsor=by.sponsor)
+    return Pending(key, what), facts
 
 
 def _must_be_policy_admin(by: By, what: str) -> None:

@@ -57,7 +57,10 @@ def lower(view: WorldView, strategy_id: StrategyId, change: Change) -> tuple[Fac
 
 
 def acknowledge(view: WorldView, strategy_id: StrategyId, sequence: int) -> tuple[Fact, ...]:
-    """A client lets go of the lease it held, up to a sequence."""
+    """A client lets go of the lease it held, up to a sequence.
+
+    It is told to people, and frees no capital: see `leases.py`.
+    """
     view.strategy(strategy_id)
     held = view.live.get(strategy_id)
     if sequence > view.governance_generation:

@@ -8,7 +8,7 @@ from . import facts as f
 from .errors import Changed, Conflict, Forbidden
 from .names import ActorId, Digest, Reason, Role, RunId, StrategyId
 from .policy import AutoApply, Disabled, ManualApproval
-from .promotion import is_current, valid_approvals
+from .promotion import barred, is_current, valid_approvals, void
 from .view import (
     Applied,
     Approval,
@@ -45,7 +45,7 @@ def approve(
     match promotion:
         case ManualApproval():
             allowed = promotion.roles
-            standing = valid_approvals(promotion, candidate, now)
+            standing = valid_approvals(view, promotion, candidate, now)
         case Disabled():
             raise Conflict(
                 "The policy promotes nobody to live.", reasons=(Reason.PROMOTION_DISABLED,)
@@ -56,10 +56,9 @@ def approve(
             assert_never(promotion)
     if not allowed & set(roles):
         raise Forbidden(f"an approver needs one of: {', '.join(sorted(allowed))}.")
-    if by == view.strategy(candidate.strategy_id).author:
-        raise Forbidden("the author of a strategy cannot approve it.")
-    if by == candidate.proposer:
-        raise Forbidden("the proposer of a candidate cannot approve it.")
+    why = barred(view, candidate).get(by)
+    if why is not None:
+        raise Forbidden(f"the {why} of a candidate cannot approve it.")
     _must_be_of_other_hands(view, candidate, standing, by, sponsor)
     _must_be_open(candidate)
     if not is_current(view, candidate):
@@ -86,7 +85,7 @@ def _must_be_of_other_hands(
 ) -> None:
     """INVARIANT: n approvals are of n people, and of none who wrote or proposed it."""
     mine = hands_of(by, sponsor)
-    if mine & {view.strategy(candidate.strategy_id).author, candidate.proposer}:
+    if mine & barred(view, candidate).keys():
         raise Forbidden(
             f"the credential of {by} was made by {sponsor}, who wrote the strategy or proposed "
             f"the candidate: let another admin make one for {by}."
@@ -133,6 +132,14 @@ def release(view: WorldView, strategy_id: StrategyId, reason: str) -> tuple[f.Fa
             gone = Reason.CANDIDATE_SUPERSEDED
             facts.append(f.CandidateVoided(candidate_id=candidate.candidate_id, reason=gone))
     return tuple(facts)
+
+
+def renamed(view: WorldView, strategy_id: StrategyId) -> tuple[f.Fact, ...]:
+    """What was proposed for another fingerprint than the strategy's is void."""
+    candidate = view.open_candidate(strategy_id)
+    if candidate is None or candidate.fingerprint == view.strategy(strategy_id).fingerprint:
+        return ()
+    return void(candidate, Reason.FINGERPRINT_CHANGED)
 
 
 def _must_be_open(candidate: Candidate) -> None:

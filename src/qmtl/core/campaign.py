@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import facts as f
-from .columns import PHASES, VERDICTS
+from .columns import PHASES, VERDICTS, Float
 from .errors import Conflict, Invalid
 from .evaluation import RUN_DIGEST_HEX, run_id_of
 from .evaluation_run import EvaluationRun
@@ -35,6 +35,7 @@ from .times import NEVER, span_us
 from .view import Candidate, Rejected, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
 
+NO_RETURNS: Float = np.empty(0)
 EXTENSION_SEC_MAX = 10 * 365 * 86_400  # Ten years: longer is a change of policy.
 ACTIONS_MAX = 1_000  # A page: what one loop may do before it looks again.
 
@@ -59,6 +60,9 @@ def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
                 )
                 return (entered,)
         case Stage.LIVE:
+            down = broken(view, run.strategy_id, NO_RETURNS)
+            if down:
+                return down  # The policy may have changed since the returns came.
             if run.verdict is Verdict.FAIL:
                 why, detail = Reason.VALIDATION_FAILED, "; ".join(run.details)
                 return demote(view, run.strategy_id, Phase.PAPER, why, detail, held=False)
@@ -100,22 +104,43 @@ def extend(
     return (f.CampaignExtended(strategy_id=strategy_id, by_sec=by_sec, reason=reason),)
 
 
-def breakers(view: WorldView, strategies: tuple[StrategyId, ...]) -> tuple[f.Fact, ...]:
-    """Demotes each of these that is live and beyond the live drawdown limit.  For a view that holds
-    the new returns already: a hard breaker waits for no evaluation."""
+BREAKERS = {  # The live gates that wait for no evaluation.
+    "max_drawdown": Reason.DRAWDOWN_BREACHED,
+    "max_bar_loss": Reason.LOSS_BREACHED,
+}
+
+
+def breakers(view: WorldView, points: f.Points) -> tuple[f.Fact, ...]:
+    """Demotes everyone whom new live returns take beyond a hard limit.  For a view that holds the
+    returns already; late ones count, too."""
     if view.default_version is None:
         return ()
-    limits = [b.max for b in view.policy.gates.of(Stage.LIVE) if b.metric == "max_drawdown"]
-    facts: list[f.Fact] = []
-    for sid in strategies:
-        row = view.strategies[sid].row
-        worst = float(view.tracks[Stage.LIVE].drawdown[row])
-        for limit in limits:
-            if limit is not None and sid in view.live and not worst <= limit:
-                detail = f"live max_drawdown must be at most {limit:g}: it is {worst:.4g}"
-                why = Reason.DRAWDOWN_BREACHED
-                facts += demote(view, sid, Phase.PAPER, why, detail, held=False)
-    return tuple(facts)
+    live = (sid for sid in points.strategies if sid in view.live)
+    down = (broken(view, sid, fresh(view, sid, points)) for sid in live)
+    return tuple(fact for facts in down for fact in facts)
+
+
+def fresh(view: WorldView, sid: StrategyId, points: f.Points) -> Float:
+    """A strategy's new live returns since it went live."""
+    if sid not in points.strategies:
+        return NO_RETURNS
+    i = points.strategies.index(sid)
+    mine = slice(sum(points.counts[:i]), sum(points.counts[: i + 1]))
+    since = int(view.tracks[Stage.LIVE].window_from[view.strategies[sid].row])
+    return points.returns()[mine][points.times()[mine] > since]
+
+
+def broken(view: WorldView, sid: StrategyId, bars: Float) -> tuple[f.Fact, ...]:
+    """Demotes a live strategy beyond its drawdown, or that lost too much in one of these bars."""
+    drawdown = float(view.tracks[Stage.LIVE].drawdown[view.strategies[sid].row])
+    worst = {"max_drawdown": drawdown, "max_bar_loss": -float(bars.min(initial=0.0))}
+    for bound in view.policy.gates.of(Stage.LIVE):
+        value = worst.get(bound.metric)
+        if value is None or bound.max is None or sid not in view.live or value <= bound.max:
+            continue
+        detail = f"live {bound.metric} must be at most {bound.max:g}: it is {value:.4g}"
+        return demote(view, sid, Phase.PAPER, BREAKERS[bound.metric], detail, held=False)
+    return ()
 
 
 class ActionKind(StrEnum):

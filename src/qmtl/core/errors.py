@@ -128,6 +128,12 @@ class IssuerAway(Refusal):
     status = 503
 
 
+class CodeDiffers(Refusal):
+    """This process runs other code than the one that started last: it takes nobody live."""
+
+    status = 503
+
+
 class UpstreamAway(Refusal):
     """The world service does not answer; try again."""
 

@@ -119,6 +119,11 @@ def _left_because(view: WorldView, sid: StrategyId, reason: Reason) -> str:
             most = listed(percent(limit) for limit in limits if limit is not None)
             allowed = f", where at most {most} is allowed" if most else ""
             return f"a drawdown in live demoted it: the worst was {worst}{allowed}"
+        case Reason.LOSS_BREACHED:
+            limits = [b.max for b in _live_bounds(view) if b.metric == "max_bar_loss"]
+            most = listed(percent(limit) for limit in limits if limit is not None)
+            allowed = f": at most {most} is allowed" if most else ""
+            return f"a single bar in live lost too much and demoted it{allowed}"
         case Reason.VALIDATION_FAILED:
             run = view.runs.get((sid, Stage.LIVE))
             why = "" if run is None else ": " + "; ".join(detail for _, detail in run.problems)

@@ -67,6 +67,14 @@ class TokenRevoked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramStarted:
+    """In `_system` only: a process whose code decides from here on, and no other does."""
+
+    code: Digest
+    kind: Literal["program_started"] = "program_started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAllowed:
     """`allowed` false empties the live set at once; true activates nothing."""
 
@@ -339,6 +347,7 @@ GovernanceFact = (
     WorldCreated
     | TokenCreated
     | TokenRevoked
+    | ProgramStarted
     | LiveAllowed
     | StateChanged
     | PolicyAdded

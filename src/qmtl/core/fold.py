@@ -10,11 +10,14 @@ from datetime import datetime
 from typing import assert_never
 
 import numpy as np
+from immutables import Map
 from numpy.typing import NDArray
 
 from . import facts as f
 from .candidates import candidate_fact, stand, void, void_all
 from .columns import PHASES, VERDICTS
+from .confirmations import SETTLES, unsettled
+from .leases import settled
 from .names import ActorId, Phase, Reason, Stage, StrategyId, Stream, Verdict
 from .series import append, blank_window
 from .times import NEVER, micros
@@ -84,8 +87,10 @@ def _evidence(view: WorldView, entry: f.Entry) -> WorldView:
 
 def _governance(view: WorldView, entry: f.Entry) -> WorldView:
     fact = entry.fact
+    if type(fact) in SETTLES:
+        view = replace(view, confirmations=Map(unsettled(view, fact)))
     match fact:
-        case f.WorldCreated() | f.TokenCreated() | f.TokenRevoked():
+        case f.WorldCreated() | f.TokenCreated() | f.TokenRevoked() | f.ProgramStarted():
             return _system(view, entry, fact)
         case f.LiveAllowed(allowed=allowed):
             view = replace(view, allow_live=allowed)
@@ -111,6 +116,9 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
             )
             return replace(view, confirmations=view.confirmations.set(key, asked))
         case f.ConfirmationGiven(confirmation_id=key):
+            settled_already = key not in view.confirmations  # As older journals tell it.
+            if settled_already:
+                return view
             return replace(view, confirmations=view.confirmations.delete(key))
         case f.StrategyBound():
             return _strategy_bound(view, entry, fact)
@@ -131,9 +139,10 @@ def _governance(view: WorldView, entry: f.Entry) -> WorldView:
             return candidate_fact(view, entry, fact)
 
 
-def _system(
-    view: WorldView, entry: f.Entry, fact: f.WorldCreated | f.TokenCreated | f.TokenRevoked
-) -> WorldView:
+SystemFact = f.WorldCreated | f.TokenCreated | f.TokenRevoked | f.ProgramStarted
+
+
+def _system(view: WorldView, entry: f.Entry, fact: SystemFact) -> WorldView:
     match fact:
         case f.WorldCreated(world_id=world_id):
             record = WorldRecord(
@@ -150,6 +159,8 @@ def _system(
             return _token_created(view, entry, fact)
         case f.TokenRevoked(token_sha256=key):
             return replace(view, tokens=view.tokens.delete(key))
+        case f.ProgramStarted(code=code):
+            return replace(view, code=code)
         case _:
             assert_never(fact)
 
@@ -361,7 +372,7 @@ def _leave_live(view: WorldView, entry: f.Entry, sid: StrategyId, reason: Reason
     """
     row = view.strategies[sid].row
     if sid in view.live:
-        view = replace(view, live=view.live.delete(sid))
+        view = settled(view, replace(view, live=view.live.delete(sid)), entry, sid)
     standings = view.standings.put(row, step=-1, step_window_us=0, selected=False)
     return void_all(replace(view, standings=standings), entry, sid, reason)
 
@@ -405,12 +416,13 @@ def _promotion_applied(view: WorldView, entry: f.Entry, fact: f.PromotionApplied
         acknowledged=0 if held is None else held.acknowledged,
     )
     view = stand(view, fact.candidate_id, Applied(entry.at, entry.seq))
-    view = replace(
+    after = replace(
         view,
         live=view.live.set(sid, activation),
         promoted_at=entry.at,
         blocked=view.blocked.set(sid, ()),
     )
+    view = settled(view, after, entry, sid)
     if view.phase(row) is not Phase.LIVE:
         view = _window_anew(view, entry, row, Stage.LIVE)
         standings = view.standings.put(
@@ -440,4 +452,5 @@ def _activation(
             held = replace(held, acknowledged=sequence)
         case _:
             assert_never(fact)
-    return replace(view, live=view.live.set(fact.strategy_id, held))
+    after = replace(view, live=view.live.set(fact.strategy_id, held))
+    return settled(view, after, entry, fact.strategy_id)

@@ -6,14 +6,7 @@ from . import facts as f
 from .names import CandidateId, StrategyId, Verdict
 from .times import in_words
 from .view import WorldView
-from .words import PHASES, counted, day, listed, ordinal, percent
-
-ASKED = {
-    "allow_live": "to allow live",
-    "default_policy": "to put policy version {} in force",
-    "resume": "to resume the world",
-    "token": "to let a credential in",
-}
+from .words import ASKED, PHASES, counted, day, listed, ordinal, percent
 
 
 def subject_of(view: WorldView, fact: f.Fact) -> StrategyId | None:
@@ -201,6 +194,7 @@ WorldFact = (
     f.WorldCreated
     | f.TokenCreated
     | f.TokenRevoked
+    | f.ProgramStarted
     | f.LiveAllowed
     | f.StateChanged
     | f.PolicyAdded
@@ -222,6 +216,8 @@ def _of_world(view: WorldView, fact: WorldFact) -> str:
             return f"{made} a credential for {fact.actor} ({listed(fact.roles)})"
         case f.TokenRevoked():
             return "revoked a credential"
+        case f.ProgramStarted():
+            return f"started the program whose code is {fact.code[:12]}"
         case f.LiveAllowed(allowed=allowed):
             return "allowed live" if allowed else f"ended the leave for live{gone}"
         case f.StateChanged(state=state):

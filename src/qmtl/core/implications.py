@@ -38,6 +38,7 @@ LOWER_IS_BETTER: Final = frozenset(
         "kurtosis",
         "var_p01",
         "es_p01",
+        "max_bar_loss",
         "time_under_water_ratio",
         "turnover_annual",
         "stress_loss_max",

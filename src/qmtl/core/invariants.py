@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .columns import PHASES, VERDICTS, Bool, Columns, Int64, Standings, Track
+from .leases import LEASE_TERM, reserved
 from .names import SYSTEM, Phase, Stage, StrategyId, WorldState
 from .policy import Governance, ManualApproval
 from .snapshot import CLOCK_SKEW_MAX
@@ -43,6 +44,7 @@ def check(view: WorldView, now: datetime) -> tuple[str, ...]:
         *_standings(view, now),
         *(said for stage in Stage for said in _track(view, stage, now)),
         *_live(view, now),
+        *_outstanding(view, now),
         *(said for candidate in view.candidates.values() for said in _candidate(view, candidate)),
         *_current(view),
     )
@@ -72,6 +74,7 @@ def _rows(view: WorldView) -> Iterator[str]:
         ("blocked", view.blocked),
         ("current", view.current),
         ("live", view.live),
+        ("outstanding", view.outstanding),
         ("runs", {sid for sid, _ in view.runs}),
         ("candidates", {c.strategy_id for c in view.candidates.values()}),
     ):
@@ -111,8 +114,8 @@ def _world(view: WorldView, now: datetime) -> Iterator[str]:
             "a confirmation is misfiled",
         ),
         (
-            view.world_id == SYSTEM or not (view.worlds or view.tokens),
-            f"the list of worlds and tokens are in {SYSTEM} only",
+            view.world_id == SYSTEM or not (view.worlds or view.tokens or view.code),
+            f"the list of worlds, tokens and programs are in {SYSTEM} only",
         ),
         (
             view.world_id != SYSTEM or not (view.strategies or view.policies),
@@ -282,7 +285,7 @@ def _live(view: WorldView, now: datetime) -> Iterator[str]:
         (view.promoted_at is not None, "nobody was ever promoted"),
     )
     yield from (f"live: {told}" for holds, told in checks if not holds)
-    newest: tuple[int, Governance] | None = None
+    newest: tuple[int, Governance, datetime] | None = None
     for sid, held in view.live.items():
         candidate = view.candidates.get(held.candidate_id)
         if held.strategy_id != sid or candidate is None or candidate.strategy_id != sid:
@@ -294,7 +297,7 @@ def _live(view: WorldView, now: datetime) -> Iterator[str]:
         governance = view.policies[candidate.policy_version].policy.governance
         yield from _activation(view, held, candidate, governance, now)
         if newest is None or candidate.standing.seq > newest[0]:
-            newest = (candidate.standing.seq, governance)
+            newest = (candidate.standing.seq, governance, candidate.standing.at)
     if newest is None:
         return
     # Since the newest promotion the live set only shrank: what held then holds now.
@@ -303,6 +306,23 @@ def _live(view: WorldView, now: datetime) -> Iterator[str]:
         yield f"live: weights sum to {total:g}, at most {limits.max_live_weight:g}"
     if len(view.live) > limits.max_live_slots:
         yield f"live: {len(view.live)} strategies in {limits.max_live_slots} slots"
+    if newest[2] != view.promoted_at:
+        return  # Whoever was promoted last is gone: under which limits, no view tells.
+    capital = reserved(view, now)
+    if not sum(capital.values()) <= limits.max_live_weight + WEIGHT_TOLERANCE:
+        yield f"live: with what was taken back weights sum to {sum(capital.values()):g}"
+    if len(capital) > limits.max_live_slots:
+        yield f"live: with what was taken back {len(capital)} strategies have slots"
+
+
+def _outstanding(view: WorldView, now: datetime) -> Iterator[str]:
+    for sid, lease in view.outstanding.items():
+        checks = (
+            (lease.weight > 0.0, "it is of no weight"),
+            (lease.until <= now + LEASE_TERM, "it lasts longer than any lease"),
+            (0 < lease.sequence <= view.governance_generation, "its sequence was never issued"),
+        )
+        yield from (f"taken back: {sid}: {told}" for holds, told in checks if not holds)
 
 
 def _activation(

@@ -17,6 +17,7 @@ Definitions, with r the n returns as fractions per bar, oldest first, and p the 
   (n-1)/100 (Hyndman & Fan 1996, type 7; the default of numpy). es_p01: minus the mean of all
   returns at or below that quantile. Losses are positive; a tail that gained is negative. Up to
   100 returns, es_p01 is the worst bar.
+* max_bar_loss: the largest loss of a single bar, max(0, -min(r)).
 * gain_to_pain: sum(r) / |sum(min(r, 0))| (Schwager 2012; there, of monthly returns).
 * time_under_water_ratio: the share of the n bars that end with equity below its running peak.
 * effective_history_years: n/p. observations: n.
@@ -86,6 +87,7 @@ UNITS: Final[Mapping[str, str]] = MappingProxyType(
         "kurtosis": "dimensionless (normal = 3)",
         "var_p01": "loss fraction per bar",
         "es_p01": "loss fraction per bar",
+        "max_bar_loss": "loss fraction per bar",
         "gain_to_pain": "ratio",
         "time_under_water_ratio": "fraction of bars",
         "effective_history_years": "years",
@@ -137,6 +139,7 @@ def performance(returns: NDArray[np.float64], periods_per_year: float) -> dict[s
         "kurtosis": kurtosis,
         "var_p01": _unscaled(-quantile, exponent),
         "es_p01": _unscaled(-tail_mean, exponent),
+        "max_bar_loss": max(0.0, -lowest),
         "gain_to_pain": Undefined.RUINED if ruined else gain_to_pain,
         "time_under_water_ratio": under_water,
         "effective_history_years": _finite(n / periods_per_year),

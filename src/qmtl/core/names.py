@@ -100,10 +100,12 @@ class Reason(StrEnum):
     MAX_LIVE_SLOTS_EXCEEDED = "max_live_slots_exceeded"
     MAX_LIVE_WEIGHT_EXCEEDED = "max_live_weight_exceeded"
     COOLDOWN_ACTIVE = "cooldown_active"
+    LEASE_OUTSTANDING = "lease_outstanding"
     HELD = "held"
     FROZEN = "frozen"
     WORLD_SUSPENDED = "world_suspended"
     WORLD_KILLED = "world_killed"
+    CONFIRMATION_PENDING = "confirmation_pending"
     # Of a verdict or of a campaign on its way, not of the gate to live.
     BACKTEST_RUN_MISSING = "backtest_run_missing"
     BACKTEST_WINDOW_INCOMPLETE = "backtest_window_incomplete"
@@ -113,8 +115,14 @@ class Reason(StrEnum):
     # Of a move downwards.
     MANUAL = "manual"
     DRAWDOWN_BREACHED = "drawdown_breached"
+    LOSS_BREACHED = "loss_breached"  # Of a single bar.
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
+    FINGERPRINT_CHANGED = "fingerprint_changed"
+    # Of a process that others have replaced.
+    CODE_DIFFERS = "code_differs"
+    # Of what takes two people.
+    CONFIRMATION_EXPIRED = "confirmation_expired"
     # Of an envelope.
     DRAINING = "draining"
     DECISION_MISSING = "decision_missing"

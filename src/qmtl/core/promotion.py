@@ -13,8 +13,11 @@ from math import isnan
 from typing import assert_never
 
 from . import facts as f
+from .confirmations import standing
 from .errors import Invalid
+from .leases import believed, outstanding, reserved
 from .names import (
+    ActorId,
     CandidateId,
     Digest,
     Phase,
@@ -29,7 +32,7 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
-from .words import PHASES
+from .words import ASKED, PHASES, day, listed, second
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
@@ -119,7 +122,7 @@ def clear_for_live(
     problems = [
         *world_problems(view, row, policy, now),
         *_candidate_problems(view, row, candidate, step),
-        *approval_problems(policy, candidate, now),
+        *approval_problems(view, policy, candidate, now),
         *_run_problems(view, row, step, policy, dossier),
         *risk_problems(view, strategy_id, step, policy, dossier),
         *capital_problems(view, strategy_id, step, policy, now),
@@ -148,6 +151,9 @@ def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> 
     """What the world itself forbids, whoever asks."""
     promotion = policy.governance.live_promotion
     frozen = any(freeze.covers(now) for freeze in policy.governance.freeze)
+    closed = {"allow_live": not view.allow_live, "resume": view.killed}
+    asked = [c for c in standing(view, now) if closed.get(c.what, False)]
+    who = listed(f"{c.by} asked {ASKED[c.what]} on {day(c.at)}" for c in asked)
     return _failed(
         (
             (view.allow_live, Reason.LIVE_NOT_ALLOWED, "the world does not allow live"),
@@ -162,6 +168,11 @@ def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> 
                 f"the world is {view.state}",
             ),
             (not view.killed, Reason.WORLD_KILLED, "the world was killed and not resumed"),
+            (
+                not asked,
+                Reason.CONFIRMATION_PENDING,
+                f"{who}: a second person has to confirm it",
+            ),
             (
                 not view.standings.held[row],
                 Reason.HELD,
@@ -204,11 +215,24 @@ def _candidate_problems(
             assert_never(other)
 
 
+def barred(view: WorldView, candidate: Candidate) -> Mapping[ActorId, str]:
+    """Who may not approve a candidate whatever their roles, and why."""
+    found = {candidate.proposer: "proposer"}
+    return {**found, view.strategy(candidate.strategy_id).author: "author"}
+
+
+def counted_approvals(view: WorldView, candidate: Candidate) -> tuple[Approval, ...]:
+    """INVARIANT: the author's and the proposer's count for nothing, however they came there."""
+    nobody = barred(view, candidate).keys()
+    return tuple(a for a in candidate.approvals if not a.hands & nobody)
+
+
 def valid_approvals(
-    promotion: ManualApproval, candidate: Candidate, now: datetime
+    view: WorldView, promotion: ManualApproval, candidate: Candidate, now: datetime
 ) -> tuple[Approval, ...]:
-    """The approvals that have not expired, each of other hands than those before it."""
-    return of_other_hands(a for a in candidate.approvals if now - a.at < promotion.expires)
+    """The approvals that count and have not expired, each of other hands than those before it."""
+    given = counted_approvals(view, candidate)
+    return of_other_hands(a for a in given if now - a.at < promotion.expires)
 
 
 def of_other_hands(given: Iterable[Approval]) -> tuple[Approval, ...]:
@@ -220,7 +244,9 @@ def of_other_hands(given: Iterable[Approval]) -> tuple[Approval, ...]:
     return tuple(found)
 
 
-def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime) -> list[Problem]:
+def approval_problems(
+    view: WorldView, policy: Policy, candidate: Candidate | None, now: datetime
+) -> list[Problem]:
     promotion = policy.governance.live_promotion
     match promotion:
         case Disabled():
@@ -228,8 +254,8 @@ def approval_problems(policy: Policy, candidate: Candidate | None, now: datetime
         case AutoApply():
             return []  # Skips the approval, and nothing else.
         case ManualApproval(min=needed):
-            given = () if candidate is None else candidate.approvals
-            valid = () if candidate is None else valid_approvals(promotion, candidate, now)
+            given = () if candidate is None else counted_approvals(view, candidate)
+            valid = () if candidate is None else valid_approvals(view, promotion, candidate, now)
             count = f"{len(valid)} of {needed} approvals"
             return _failed(
                 (
@@ -323,21 +349,37 @@ def capital_problems(
     governance = policy.governance
     if step >= len(governance.ramp):
         return [(Reason.CANDIDATE_SUPERSEDED, "it is at the top of its ramp")]
-    others = [a for sid, a in view.live.items() if sid != strategy_id]
+    others = {sid: a.applied_weight for sid, a in view.live.items() if sid != strategy_id}
     weight = governance.ramp[step].fraction * governance.allocation
-    total = sum(a.applied_weight for a in others) + weight
+    slots, most = governance.max_live_slots, governance.max_live_weight + WEIGHT_TOLERANCE
+    total = sum(others.values()) + weight
+    # INVARIANT: what all clients together act on, cut off or not, keeps to the same limits.
+    leased = {sid: held for sid, held in reserved(view, now).items() if sid != strategy_id}
+    leased_total = sum(leased.values()) + max(weight, believed(view, strategy_id, now))
     left = cooldown_remaining_sec(view, policy, now)
     return _failed(
         (
             (
-                len(others) < governance.max_live_slots,
+                len(others) < slots,
                 Reason.MAX_LIVE_SLOTS_EXCEEDED,
-                f"{len(others)} of {governance.max_live_slots} live slots are taken",
+                f"{len(others)} of {slots} live slots are taken",
             ),
             (
-                total <= governance.max_live_weight + WEIGHT_TOLERANCE,
+                total <= most,
                 Reason.MAX_LIVE_WEIGHT_EXCEEDED,
                 f"live weight would be {total:.4g}, at most {governance.max_live_weight:g}",
+            ),
+            (
+                not len(others) < slots or len(leased) < slots,
+                Reason.LEASE_OUTSTANDING,
+                f"{_taken_back(view, now)}; with that, {len(leased)} of {slots} live slots are "
+                "taken",
+            ),
+            (
+                not total <= most or leased_total <= most,
+                Reason.LEASE_OUTSTANDING,
+                f"{_taken_back(view, now)}; with that, live weight would be {leased_total:.4g}, at "
+                f"most {governance.max_live_weight:g}",
             ),
             (
                 left <= 0.0,
@@ -346,6 +388,13 @@ def capital_problems(
             ),
         )
     )
+
+
+def _taken_back(view: WorldView, now: datetime) -> str:
+    leases = sorted(outstanding(view, now).items())
+    said = (f"{sid} {lease.weight:.4g} until {second(lease.until)}" for sid, lease in leases)
+    told = listed(said) or "the weight that it is live with"
+    return f"clients that hear nothing may still act on what was taken back, {told}"
 
 
 def cooldown_remaining_sec(view: WorldView, policy: Policy, now: datetime) -> float:

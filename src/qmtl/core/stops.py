@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from .campaign import out_of_time
+from .campaign import BREAKERS, out_of_time
 from .decision import heard_at, silent_at
 from .evaluation import limits_of
 from .names import Phase, Stage, StrategyId, Verdict
@@ -104,11 +104,13 @@ def _breaker(view: WorldView, row: int, policy: Policy) -> Iterator[str]:
                 f"A drawdown above {percent(bound.max)} in live demotes it at once; "
                 f"the worst so far is {percent(worst)}."
             )
+        if bound.metric == "max_bar_loss" and bound.max is not None:
+            yield f"A single bar that loses more than {percent(bound.max)} demotes it at once."
 
 
 def _live_gates(policy: Policy, dossier: Dossier) -> Iterator[str]:
     """The gates that a live run judges; what fails them already."""
-    bounds = [b for b in policy.gates.of(Stage.LIVE) if b.metric != "max_drawdown" or b.max is None]
+    bounds = [b for b in policy.gates.of(Stage.LIVE) if b.metric not in BREAKERS or b.max is None]
     if bounds:
         asked = listed(f"{bound.metric} {limits_of(bound)}" for bound in bounds)
         yield f"A live run demotes it unless it keeps {asked}."
@@ -137,7 +139,7 @@ def _of_candidate(
         return
     promotion = policy.governance.live_promotion
     if isinstance(promotion, ManualApproval):
-        for approval in valid_approvals(promotion, candidate, now):
+        for approval in valid_approvals(view, promotion, candidate, now):
             ends = minute(approval.at + promotion.expires)
             yield f"The approval of {approval.by} expires on {ends}."
     what = (

@@ -137,6 +137,15 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outstanding:
+    """A weight that was taken back: a client that is cut off may act on it before `until`."""
+
+    weight: float
+    until: datetime
+    sequence: int  # The governance generation that took it back.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatestRun:
     """The newest run of a strategy and stage: enough to say where it stands."""
 
@@ -245,9 +254,11 @@ class WorldView:
     current: Map[StrategyId, tuple[CandidateId, ...]] = Map()  # Its candidates that are not void.
     blocked: Map[StrategyId, tuple[Reason, ...]] = Map()  # Why its apply was last refused.
     live: Map[StrategyId, Activation] = Map()
+    outstanding: Map[StrategyId, Outstanding] = Map()  # Of the latest that went down.
     confirmations: Map[str, Confirmation] = Map()
     worlds: Map[WorldId, WorldRecord] = Map()  # In `_system` only.
     tokens: Map[str, Token] = Map()  # In `_system` only.
+    code: Digest | None = None  # In `_system` only: of the program that started last.
 
     @property
     def expected(self) -> Expected:

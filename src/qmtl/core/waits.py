@@ -10,6 +10,7 @@ from datetime import datetime
 
 from . import campaign
 from .decision import silent_at
+from .leases import outstanding
 from .names import Phase, Reason, Stage, StrategyId, Verdict, WorldState
 from .outlook import outlook
 from .policy import ManualApproval, Policy
@@ -168,10 +169,10 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
         match reason:
             case Reason.LIVE_NOT_ALLOWED:
                 why = "The world does not allow live until a policy admin allows it."
-                yield Wait(reason=reason, sentence=why + _asked(view, "allow_live"))
+                yield Wait(reason=reason, sentence=why)
             case Reason.WORLD_KILLED:
                 why = "The world was killed: nothing goes live until an operator resumes it."
-                yield Wait(reason=reason, sentence=why + _asked(view, "resume"))
+                yield Wait(reason=reason, sentence=why)
             case Reason.PROMOTION_DISABLED:
                 why = "The policy promotes nobody to live: that takes another policy."
                 yield Wait(reason=reason, sentence=why)
@@ -179,6 +180,8 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
                 archived = view.state is WorldState.ARCHIVED
                 why = f"The world is {'archived' if archived else 'suspended'}: nothing moves "
                 yield Wait(reason=reason, sentence=why + "until an operator makes it active again.")
+            case Reason.CONFIRMATION_PENDING:
+                yield Wait(reason=reason, sentence=sentence(detail))
             case Reason.HELD:
                 yield _held()
             case Reason.FROZEN:
@@ -188,14 +191,6 @@ def _world(view: WorldView, row: int, now: datetime) -> Iterator[Wait]:
                 yield Wait(reason=reason, sentence=why, reached_at=ends)
             case _:
                 yield Wait(reason=reason, sentence=sentence(detail))
-
-
-def _asked(view: WorldView, what: str) -> str:
-    """That one of two people has asked for it."""
-    for asked in view.confirmations.values():
-        if asked.what == what:
-            return f" {asked.by} asked for that on {day(asked.at)}: a second person confirms it."
-    return ""
 
 
 def frozen_until(policy: Policy, now: datetime) -> datetime | None:
@@ -340,8 +335,8 @@ def _approvals(
     policy: Policy,
     now: datetime,
 ) -> Iterator[Wait]:
-    valid = valid_approvals(promotion, candidate, now)
-    for reason, detail in approval_problems(policy, candidate, now):
+    valid = valid_approvals(view, promotion, candidate, now)
+    for reason, detail in approval_problems(view, policy, candidate, now):
         match reason:
             case Reason.MANUAL_APPROVAL_REQUIRED | Reason.APPROVALS_INSUFFICIENT:
                 has = f"has {len(valid)}" + (f", by {_given(valid)}" if valid else "")
@@ -387,8 +382,22 @@ def _capital(
                 yield Wait(reason=reason, sentence=why, reached_at=ends)
             case Reason.MAX_LIVE_WEIGHT_EXCEEDED:
                 yield Wait(reason=reason, sentence=no_room(view, sid, step, policy))
+            case Reason.LEASE_OUTSTANDING:
+                free_at = leases_end(view, sid, step, policy, now)
+                yield Wait(reason=reason, sentence=sentence(detail), reached_at=free_at)
             case _:
                 yield Wait(reason=reason, sentence=sentence(detail))
+
+
+def leases_end(
+    view: WorldView, sid: StrategyId, step: int, policy: Policy, now: datetime
+) -> datetime | None:
+    """When what was taken back is outstanding no more, as far as it is in the way."""
+    for until in sorted({lease.until for lease in outstanding(view, now).values()}):
+        left = capital_problems(view, sid, step, policy, until)
+        if Reason.LEASE_OUTSTANDING not in {reason for reason, _ in left}:
+            return until
+    return None
 
 
 def slots_taken(view: WorldView, sid: StrategyId, policy: Policy) -> str:

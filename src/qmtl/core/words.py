@@ -11,6 +11,12 @@ PHASES = {
     Phase.LIVE: "live",
     Phase.RETIRED: "retired",
 }
+ASKED = {  # What takes two people.
+    "allow_live": "to allow live",
+    "default_policy": "to put policy version {} in force",
+    "resume": "to resume the world",
+    "token": "to let a credential in",
+}
 NAMES_MAX = 5  # More in one sentence, and nobody reads it.
 
 
@@ -22,6 +28,11 @@ def day(at: datetime) -> str:
 def minute(at: datetime) -> str:
     """`2026-01-17 08:30 UTC`."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def second(at: datetime) -> str:
+    """`2026-01-17 08:30:07 UTC`."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def percent(share: float) -> str:

@@ -84,9 +84,13 @@ class Call:
         return self.services.store
 
     def by(self, world_id: WorldId | None = None) -> By:
-        """Who asks, with their roles in a world.  Raises Forbidden when they may not."""
+        """Who asks, with their roles in a world, as of now.  Raises Forbidden when they may not.
+
+        INVARIANT: not as of when the request began.  Its body may have taken minutes, and leases
+        are counted from the instant at which what takes them back is recorded.
+        """
         roles = auth.allow(self.route, self.credential, world_id)
-        return replace(self.by_token, roles=roles)
+        return replace(self.by_token, roles=roles, now=self.services.clock.now())
 
     def read(self, body: type[B]) -> B:
         """The body.  Raises Malformed, or Invalid with every problem."""

@@ -9,6 +9,7 @@ from qmtl.adapters.wire import shapes_live as jl
 from qmtl.adapters.wire.fields import ID_PATTERN
 from qmtl.app import decisions, promotions
 from qmtl.app.step import world
+from qmtl.core import leases
 from qmtl.core.errors import Changed, Invalid
 from qmtl.core.names import Digest, RunId, StrategyId
 from qmtl.core.promotion import Blocked
@@ -116,6 +117,7 @@ def apply(call: CallIn, world_id: WorldIn) -> Response:
     by = call.by(world_id)
 
     def job() -> Response:  # Answered from the world it made, not from what came after.
+        call.services.must_decide()
         found = promotions.apply(call.store, world_id, by, sid, run_id)
         if isinstance(found, Blocked):
             return blocked(found)
@@ -141,8 +143,13 @@ def auto_apply(call: CallIn, world_id: WorldIn) -> Response:
     asked, by = call.read(bodies.AutoApply), call.by(world_id)
     sid = None if asked.strategy_id is None else StrategyId(asked.strategy_id)
     run_id = None if asked.run_id is None else RunId(asked.run_id)
-    done = promotions.auto_apply(call.store, world_id, by, sid, run_id)
-    return call.answer(answers_live.auto_applied(call.store.load(world_id), done))
+
+    def job() -> Response:
+        call.services.must_decide()
+        done = promotions.auto_apply(call.store, world_id, by, sid, run_id)
+        return call.answer(answers_live.auto_applied(call.store.load(world_id), done))
+
+    return call.store.write(job)
 
 
 @ROUTES.writes("POST", W + "/demote", {200: jl.StandingJson}, takes=bodies.Demote, keyed=False)
@@ -209,10 +216,14 @@ def put_activation(call: CallIn, world_id: WorldIn) -> Response:
     told = call.headers.get("if-match")
 
     def job() -> Response:
-        held = answers_live.activation(world(call.store, world_id), sid)
+        before = world(call.store, world_id)
+        held = answers_live.activation(before, sid)
         if told is not None and not names(told, held["etag"]):
             raise Changed(f"The lease is {held['etag']} now.")
-        return lease(call, decisions.lower(call.store, world_id, by, sid, asked.meaning()), sid)
+        after = decisions.lower(call.store, world_id, by, sid, asked.meaning())
+        if leases.told(after.live.get(sid)) > leases.told(before.live.get(sid)):
+            call.services.must_decide()  # Else all of it is undone.
+        return lease(call, after, sid)
 
     return call.store.write(job)
 

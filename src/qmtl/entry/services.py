@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from qmtl.adapters.program import digest_of_core
 from qmtl.adapters.signing import JournalKey
+from qmtl.app import program
 from qmtl.app.ports import Clock, Store
 from qmtl.app.step import By
-from qmtl.core.names import ActorId, Role
+from qmtl.core.names import ActorId, Digest, Role
 
 from .identity import Identity, IssuerActors, Roles
 from .limits import Limiter
@@ -61,6 +63,7 @@ class Services:
     store: Store
     clock: Clock
     dual_control: bool = False
+    code: Digest = field(default_factory=digest_of_core)
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
     journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
@@ -79,6 +82,10 @@ class Services:
             issuer=self.issuer,
             token_roles=self.token_roles,
         )
+
+    def must_decide(self) -> None:
+        """In a job that takes somebody live, or up.  Raises CodeDiffers."""
+        program.must_decide(self.store, self.code)
 
     def as_admin(self) -> By:
         """Who sets up an empty store, before there is any credential."""

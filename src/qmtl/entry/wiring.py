@@ -18,7 +18,7 @@ from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
-from qmtl.app import tokens, worlds
+from qmtl.app import program, tokens, worlds
 from qmtl.app.ports import Clock
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
@@ -112,6 +112,7 @@ def opened(settings: Settings) -> Opened:
             services, warned = with_key(services, settings.data)
             warns += warned
         says = first_start(services, settings)
+        program.started(store, services.as_admin(), services.code)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
     return Opened(app_over(services), says, services.bell.close, store.close, warns)

@@ -13,7 +13,7 @@ CHANGES_NOTHING: Final = EVIDENCE | {
     *("world_created", "token_created", "token_revoked", "policy_added", "strategy_bound"),
     *("confirmation_requested", "confirmation_given", "candidate_proposed", "candidate_rejected"),
     *("candidate_released", "candidate_voided", "approval_given", "approval_withdrawn"),
-    *("promotion_blocked", "activation_acknowledged"),
+    *("promotion_blocked", "activation_acknowledged", "program_started"),
 }
 
 

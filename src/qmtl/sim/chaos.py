@@ -73,7 +73,8 @@ def bar_of_all(rng: Random, scene: Scene, stage: Stage, kind: Kind) -> Command:
     """One honest bar of every strategy, of which one is of some other kind."""
     odd = rng.choice(anyone(scene))
     bar = {
-        sid: returns.bar(kind if sid == odd else Kind.GOOD, rng) for sid in scene.view.strategies
+        sid: returns.bar(kind if sid == odd else Kind.GOOD, rng)
+        for sid in sorted(scene.view.strategies)  # In one order in every process: a seed is a life.
     }
     if not bar:
         return lambda s: None
@@ -289,11 +290,37 @@ def honest_week(rng: Random, scene: Scene, run: Run) -> None:
     """Everyone does what they should, so that there is something to go wrong afterwards."""
     for _ in range(3):
         days(rng, scene, run, count=2, looped=True)
-        for candidate in scene.view.open_candidates():
-            sid = candidate.strategy_id
-            for actor in (cast.PIA, cast.PETE):
-                run(lambda s, sid=sid, actor=actor: s.approve(sid, actor))  # type: ignore[misc]  # A lambda of a loop binds its variable by a default.
-            run(lambda s, sid=sid: s.apply(sid))  # type: ignore[misc]  # A lambda of a loop binds its variable by a default.
+        approve_and_apply(scene, run)
+
+
+def hand_over(rng: Random, scene: Scene, run: Run) -> None:
+    """Somebody is taken out, and others want the capital before all clients have let go of it."""
+    if not scene.view.live:
+        return
+    for stage in (Stage.PAPER, Stage.LIVE):
+        run(bar_of_all(rng, scene, stage, Kind.GOOD))
+    run(lambda s: s.loop())
+    gone = rng.choice(sorted(scene.view.live))
+    how: list[Command] = [
+        lambda s: s.demote(gone),
+        lambda s: s.lower(gone, Change(active=False)),
+        lambda s: s.allow_live(False),
+    ]
+    run(rng.choice(how))
+    reopen(scene, run)
+    span = timedelta(seconds=rng.choice([0, 1, 100, 299, 300, 329, 330]))
+    run(lambda s: s.wait(span))
+    run(lambda s: s.loop())
+    approve_and_apply(scene, run)
+
+
+def approve_and_apply(scene: Scene, run: Run) -> None:
+    """Whoever is a candidate, as far as people can see to it."""
+    for candidate in scene.view.open_candidates():
+        sid = candidate.strategy_id
+        for actor in (cast.PIA, cast.PETE):
+            run(lambda s, sid=sid, actor=actor: s.approve(sid, actor))  # type: ignore[misc]  # A lambda of a loop binds its variable by a default.
+        run(lambda s, sid=sid: s.apply(sid))  # type: ignore[misc]  # A lambda of a loop binds its variable by a default.
 
 
 def reopen(scene: Scene, run: Run) -> None:
@@ -324,13 +351,15 @@ def play(scene: Scene, seed: int, steps: int, run: Run) -> Iterator[int]:
     birth(rng, scene, run)
     honest_week(rng, scene, run)
     for step in range(steps):
-        match rng.randint(0, 11):
+        match rng.randint(0, 13):
             case 0:
                 honest_week(rng, scene, run)
             case 1 | 2:
                 days(rng, scene, run, rng.randint(1, 7), looped=rng.random() < 0.5)
             case 3:
                 reopen(scene, run)
+            case 4 | 5:
+                hand_over(rng, scene, run)
             case _:
                 run(rng.choice(MAKERS)(rng, scene))
         yield step

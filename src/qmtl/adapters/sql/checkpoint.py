@@ -28,7 +28,7 @@ from .transaction import Hot
 
 CHECKPOINT_EVERY = 1_000  # Entries of a world: folding that many takes about a tenth of a second.
 # Raise it whenever `core/fold.py` gives an old fact another meaning: old checkpoints hold the old.
-MEANING = 1
+MEANING = 2
 
 WRITE = upsert(checkpoints)
 READ = (

@@ -197,6 +197,8 @@ def _touched(before: WorldView, facts: Iterable[f.Fact], after: WorldView) -> To
         strategies |= _named(before, fact, touched, candidates)
     if before.live is not after.live:
         strategies |= {sid for sid in before.live if sid not in after.live}
+    if before.confirmations is not after.confirmations:
+        touched[r.CONFIRMATIONS] |= {*before.confirmations, *after.confirmations}
     strategies |= {after.candidates[cid].strategy_id for cid in candidates}
     for sid in strategies:
         candidates |= {*before.current.get(sid, ()), *after.current.get(sid, ())}
@@ -258,8 +260,10 @@ def _named(
             return {fact.strategy_id}
         case f.SeriesRestated() | f.PromotionBlocked():
             return {fact.strategy_id}
+        case f.ProgramStarted():
+            pass  # Of no row: the view is asked, and a person asks the journal.
         case f.LiveAllowed() | f.StateChanged() | f.Killed() | f.Resumed():
-            pass  # The strategies that left the live set are found by looking at it.
+            pass  # Who left the live set, and what was asked for, is found by looking at it.
         case _:
             assert_never(fact)
     return set()

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from math import isnan
 from typing import Any, assert_never
@@ -15,7 +15,7 @@ from sqlalchemy import Table
 
 from qmtl.adapters.codec import dumps, policy_to_bytes
 from qmtl.core.columns import PHASES, VERDICTS, Columns
-from qmtl.core.names import CandidateId, Stage, StrategyId, WorldId
+from qmtl.core.names import ActorId, CandidateId, Digest, RunId, Stage, StrategyId, WorldId
 from qmtl.core.times import NEVER, micros
 from qmtl.core.view import (
     Applied,
@@ -203,9 +203,20 @@ def _candidate(view: WorldView, key: Key) -> Row | None:
     }
 
 
-def _approval(given: Approval) -> Mapping[str, object]:
-    """Without a sponsor it is written as it was before there were any."""
-    return {name: value for name, value in asdict(given).items() if name != "sponsor" or value}
+@dataclass(frozen=True, slots=True)
+class _Unsponsored:
+    by: ActorId
+    at: datetime
+    run_id: RunId
+    evidence: Digest
+    reason: str
+
+
+def _approval(given: Approval) -> Approval | _Unsponsored:
+    """Without a sponsor it is written as it was before there were any: rows of then still hold."""
+    if given.sponsor is not None:
+        return given
+    return _Unsponsored(given.by, given.at, given.run_id, given.evidence, given.reason)
 
 
 def _standing(standing: Standing) -> Row:

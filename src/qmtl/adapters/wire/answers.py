@@ -9,6 +9,7 @@ from qmtl.adapters.codec import fact_to_json
 from qmtl.adapters.wire.instants import column_text, rfc3339
 from qmtl.app.evaluations import Evaluated
 from qmtl.app.ports import ChainedEntry, StoredRun, StoredSnapshot
+from qmtl.core.confirmations import CONFIRM_WITHIN
 from qmtl.core.evaluation_run import EvaluationRun, Metric
 from qmtl.core.facts import Entry, SeriesRestated, stream_of
 from qmtl.core.names import StrategyId, WorldId
@@ -44,6 +45,7 @@ def confirmation(asked: Confirmation) -> j.ConfirmationJson:
         "policy_version": asked.policy_version,
         "by": asked.by,
         "at": rfc3339(asked.at),
+        "expires_at": rfc3339(asked.at + CONFIRM_WITHIN),
     }
 
 

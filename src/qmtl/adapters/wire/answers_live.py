@@ -16,7 +16,16 @@ from qmtl.core.explain import Explanation
 from qmtl.core.names import Stage, StrategyId, WorldId
 from qmtl.core.policy import Window
 from qmtl.core.versions import changed
-from qmtl.core.view import Applied, Approved, Candidate, Proposed, Rejected, Void, WorldView
+from qmtl.core.view import (
+    Applied,
+    Approved,
+    Candidate,
+    Outstanding,
+    Proposed,
+    Rejected,
+    Void,
+    WorldView,
+)
 from qmtl.core.windows import STAGE_OF, Progress
 
 from . import shapes_live as j
@@ -223,10 +232,26 @@ def candidate(world_id: WorldId, known: Candidate) -> j.CandidateJson:
 
 
 def listed_candidate(world_id: WorldId, found: Listed) -> j.ListedCandidateJson:
-    shown = plan(world_id, found.plan)
+    shown, lasts = plan(world_id, found.plan), found.approvals_expire
+
+    def ends(given: datetime) -> datetime | None:
+        return None if lasts is None else given + lasts
+
     return {
         **candidate(world_id, found.candidate),
         "approvals_needed": found.approvals_needed,
+        "approvals_valid": len(found.approvals_valid),
+        "approvals_missing": found.approvals_missing,
+        "approved_by": [
+            {
+                "by": approval.by,
+                "valid": approval in found.approvals_valid,
+                "expires_at": at_or_none(ends(approval.at)),
+            }
+            for approval in found.candidate.approvals
+        ],
+        "may_not_approve": [{"by": by, "why": why} for by, why in sorted(found.barred.items())],
+        "approver_roles": sorted(found.approver_roles),
         "eligible": shown["eligible"],
         "blocked_reasons": shown["blocked_reasons"],
         "details": shown["details"],
@@ -265,9 +290,16 @@ def activation(view: WorldView, strategy_id: StrategyId) -> j.ActivationJson:
         "run_id": None if held is None else held.run_id,
         "sequence": sequence,
         "acknowledged": 0 if held is None else held.acknowledged,
+        "taken_back": _taken_back(view.outstanding.get(strategy_id)),
         "etag": f"{strategy_id}:{sequence}",
         "ts": None if held is None else rfc3339(held.at),
     }
+
+
+def _taken_back(lease: Outstanding | None) -> j.TakenBackJson | None:
+    if lease is None:
+        return None
+    return {"weight": lease.weight, "until": rfc3339(lease.until)}
 
 
 def auto_applied(view: WorldView, done: AutoApplied) -> j.AutoAppliedJson:

@@ -28,11 +28,14 @@ class ProblemJson(TypedDict):
 
 
 class ConfirmationJson(TypedDict):
+    """What one person asked for; from `expires_at` on it has to be asked for again."""
+
     confirmation_id: str
     what: str
     policy_version: int | None
     by: str
     at: At
+    expires_at: At
 
 
 class WorldJson(TypedDict):

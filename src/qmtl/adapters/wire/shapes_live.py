@@ -130,8 +130,28 @@ class CandidateJson(TypedDict):
     approvals: list[ApprovalJson]
 
 
+class ApproverJson(TypedDict):
+    """Who approved; `valid` false: it has expired, and may be given again."""
+
+    by: str
+    valid: bool
+    expires_at: At | None
+
+
+class BarredJson(TypedDict):
+    """Who may not approve, whatever their roles: `author` or `proposer`."""
+
+    by: str
+    why: str
+
+
 class ListedCandidateJson(CandidateJson):
     approvals_needed: int
+    approvals_valid: int
+    approvals_missing: int
+    approved_by: list[ApproverJson]
+    may_not_approve: list[BarredJson]
+    approver_roles: list[str]
     eligible: bool
     blocked_reasons: list[str]
     details: list[str]
@@ -154,6 +174,13 @@ class StandingJson(TypedDict):
     candidate: CandidateJson | None
 
 
+class TakenBackJson(TypedDict):
+    """The last weight that went down: a client that hears nothing may act on it before `until`."""
+
+    weight: float
+    until: At
+
+
 class ActivationJson(TypedDict):
     world_id: str
     strategy_id: str
@@ -167,6 +194,7 @@ class ActivationJson(TypedDict):
     run_id: str | None
     sequence: int
     acknowledged: int
+    taken_back: TakenBackJson | None
     etag: str
     ts: At | None
 

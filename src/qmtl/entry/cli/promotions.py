@@ -42,7 +42,7 @@ def candidates(ctx: typer.Context, world: World, as_json: Json = False) -> None:
                 c["run_id"],
                 c["step"],
                 c["standing"],
-                f"{len(c['approvals'])} of {c['approvals_needed']}",
+                f"{c['approvals_valid']} of {c['approvals_needed']}",
                 c["eligible"],
                 c["blocked_reasons"],
             )
