@@ -140,20 +140,20 @@ def test_beside_a_server_it_reads_and_does_not_hold_it_up(data: Path, served: Sq
     served.keep_instant(NOW.replace(year=2031))
 
 
-def test_what_a_crash_left_in_the_log_is_seen_and_left_there(
-    data: Path, served: SqlStore, tmp_path: Path
-) -> None:
-    served.keep_instant(NOW.replace(year=2040))
+def test_what_a_crash_left_in_the_log_is_seen_and_left_there(tmp_path: Path) -> None:
     crashed = tmp_path / "crashed"
     crashed.mkdir()
-    for path in data.iterdir():  # A crash leaves the files, and no lock.
-        shutil.copyfile(path, crashed / path.name)
+    with harness.harness_over("sql", tmp_path) as server:
+        harness.with_world(server)
+        for path in (tmp_path / "data").iterdir():  # A crash leaves the files, and no lock.
+            shutil.copyfile(path, crashed / path.name)
     (crashed / f"{folder.DATABASE}-shm").unlink()
     before = content(crashed)
     seen: list[WorldId] = []
     found = checkup.look(crashed, NOW, on_world=seen.append)
-    assert (found.served, found.database, found.worlds[W]) == (False, (), ())
-    assert W in seen
+    assert (found.served, found.database) == (False, ())
+    assert found.worlds == {WorldId("_system"): (), W: ()}, "all of it is in the log only"
+    assert seen == [WorldId("_system"), W]
     assert content(crashed) == before
     assert not (crashed / f"{folder.DATABASE}-shm").exists()
 

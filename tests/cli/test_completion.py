@@ -5,11 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from qmtl.adapters.client import Client
@@ -92,6 +95,21 @@ def test_a_server_that_is_away_or_silent_is_not_waited_for() -> None:
         began = time.monotonic()
         assert asked("qmtl world show ", f"http://127.0.0.1:{silent.getsockname()[1]}") == ([], "")
         assert time.monotonic() - began < completion.WAIT_SEC + 5, "it is over without an answer"
+
+
+def test_a_server_that_answers_drop_by_drop_is_not_waited_for() -> None:
+    """Each read is in time, and the whole of it is not."""
+    held_up = threading.Event()
+
+    def asked(client: Client) -> list[dict[str, str]]:
+        held_up.wait(30)
+        return [{"id": "late"}]
+
+    context = typer.Context(get_command(app))
+    began = time.monotonic()
+    assert completion._answered(context, asked) == []
+    assert time.monotonic() - began < 20
+    held_up.set()
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -1,6 +1,7 @@
 """`qmtl init`: what a new project holds, that it means what it says, and that nothing is lost."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def test_the_policy_is_that_of_the_world_it_names(made: Path) -> None:
 def test_the_licence_of_the_prices_is_there(made: Path) -> None:
     assert "skfolio" in (made / "prices.LICENSE").read_text()
     assert "prices.LICENSE" in (made / "README.md").read_text()
+
+
+def test_every_command_of_the_readme_is_one(made: Path) -> None:
+    """As far as it is read before anything is done; that it works is the tutorial's to show."""
+    blocks = re.findall(r"```sh\n(.*?)```", (made / "README.md").read_text(), flags=re.DOTALL)
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    commands = [line.split()[1:] for line in lines if line.startswith("qmtl ")]
+    assert len(commands) > 5
+    for name, *rest in commands:
+        told = CliRunner().invoke(app, [name, *(word for word in rest if "-" in word), "--help"])
+        assert told.exit_code == 0, told.output
 
 
 @pytest.mark.parametrize(("folder", "inside"), [("x", "x"), (".", "")])

@@ -162,12 +162,12 @@ def test_what_a_strategy_waits_for_and_how_urgent_it_is(
 
 
 def test_what_needs_attention_comes_first() -> None:
-    names = ["retired", "backtest", "young", "old", "live", "trouble", "people"]
+    names = ["retired", "backtest", "1-young", "2-old", "live", "trouble", "people"]
     given = told(
         strategy("retired", Phase.RETIRED),
         strategy("backtest", Phase.BACKTEST),
-        strategy("young", Phase.PAPER, 0.1),
-        strategy("old", Phase.PAPER, 0.9),
+        strategy("1-young", Phase.PAPER, 0.1),
+        strategy("2-old", Phase.PAPER, 0.9),
         strategy("live", Phase.LIVE),
         strategy("trouble", Phase.LIVE, details=["it fails"]),
         strategy("people", Phase.PAPER),

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from qmtl.entry.cli import app
+from qmtl.entry.cli import app, source
 from qmtl.entry.cli.context import Setting
-from qmtl.sdk.returns import Returns
 from qmtl.sdk.runner import Runner
 from qmtl.sdk.spool import Flushed
 
@@ -160,15 +158,14 @@ def test_what_is_said_beats_the_project(folder: Path, sent: Callable[..., Sent])
     assert (options["engine"].cost_bps, options["prices"].bars) == (0, 9)
 
 
-def test_returns_from_elsewhere(sent: Callable[..., Sent], monkeypatch: pytest.MonkeyPatch) -> None:
-    times = np.array(["2024-01-01T21", "2024-01-02T21", "2024-01-03T21"], dtype="datetime64[us]")
-    held = Returns(times, np.array([0.1, 0.2, 0.3]))
-    monkeypatch.setattr("qmtl.sdk.returns.as_returns", lambda path: held)
+def test_returns_from_elsewhere(folder: Path, sent: Callable[..., Sent]) -> None:
+    (folder / "r.csv").write_text("Date,return\n2024-01-01,0.1\n2024-01-02,0.2\n2024-01-03,0.3\n")
     arguments = ("--returns", "r.csv", "--id", "ext", "--world", "us", "--version", "2.1")
     found = sent(*arguments, "--until", "2024-01-02")
     assert found.what.values.tolist() == [0.1, 0.2]
     assert set(found.options) == {"world", "strategy_id", "version", "client"}
     assert found.options["version"] == "2.1"
+    assert sent(*arguments).what.bars == 3
 
 
 def test_a_terminal_sees_progress(
@@ -248,7 +245,7 @@ def test_a_spool_that_cannot_be_written_is_said(
 
 
 @pytest.mark.parametrize(
-    ("source", "cause", "where"),
+    ("strategy", "cause", "where"),
     [
         (
             "mine.py:broken",
@@ -262,16 +259,16 @@ def test_a_spool_that_cannot_be_written_is_said(
     ],
 )
 def test_an_error_in_the_strategy_shows_the_authors_lines_and_none_of_ours(
-    source: str, cause: str, where: list[str]
+    strategy: str, cause: str, where: list[str]
 ) -> None:
-    told = run(source, *SAID[1:], code=1).stderr
+    told = run(strategy, *SAID[1:], code=1).stderr
     assert "error: nothing was sent; " in told
     assert cause in told
     assert all(f"  {line}" in told for line in where)
     assert "runner.py" not in told
     assert "lookahead.py" not in told
     assert told.count("in endless") <= 5
-    said = json.loads(run(source, *SAID[1:], "--json", code=1).stderr)
+    said = json.loads(run(strategy, *SAID[1:], "--json", code=1).stderr)
     assert (said["exit_code"], said["next"]) == (1, "mend it, then qmtl submit again")
 
 
@@ -282,6 +279,12 @@ def test_an_error_of_ours_stays_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runner, "submit", submit)
     with pytest.raises(ZeroDivisionError, match="ours"):
         run(*SAID)
+
+
+def test_what_is_ours_is_ours_also_below_the_authors_folder() -> None:
+    """As where qmtl is installed from its source, in the folder that commands are typed in."""
+    with pytest.raises(AttributeError), source.authors_errors(source.OURS.parent):
+        source.home_of(None)  # type: ignore[arg-type]  # A bug of ours.
 
 
 @pytest.mark.parametrize(

@@ -133,11 +133,12 @@ def refused(error: ApiError | Away, known: Mapping[str, Any], hint: str | None =
     known  what of the command line a hint can name: `world`, `strategy`; and whether `json`
     hint   what to try, where the caller knows better
     """
+    notes = getattr(error, "__notes__", ())
     if isinstance(error, Away):
         hint = hint or "qmtl serve starts a server here; QMTL_URL or --url names another"
-        failed("The world is away", hint, [str(error)], known, code=AWAY)
+        failed("The world is away", hint, [str(error), *notes], known, code=AWAY)
         return AWAY
-    details = [*error.details, *getattr(error, "__notes__", ())]
+    details = [*error.details, *notes]
     failed(
         _sentence(error.title, error.detail),
         hint or _next(error, known),
