@@ -73,9 +73,10 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
     def step(scene: Scene) -> object:
         services = services_of(scene)
         token = services.store.load(SYSTEM).tokens[TOKEN]
+        grants = (identity.Grant(world_id=token.world_id, roles=frozenset(token.roles)),)
         call = Call(
             services=services,
-            token=token,
+            credential=identity.Credential(actor=token.actor, key=TOKEN, grants=grants),
             by_token=services.as_admin(),
             route=route,
             reads=False,

@@ -26,7 +26,7 @@ from qmtl.core.fold import fold
 from qmtl.core.invariants import check
 from qmtl.core.names import SYSTEM
 from qmtl.core.view import WorldView, same_view
-from qmtl.entry import auth
+from qmtl.entry import identity
 from qmtl.sim.scene import Scene
 
 from . import dbapi, vfs
@@ -78,7 +78,7 @@ def held(directory: Path) -> Image:
 def settings_of(case: Case) -> Iterator[None]:
     """What of the product's settings a case turns; and the one thing in it that is random."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auth, "new_token", lambda: "qmtl_not_secret")
+        patch.setattr(identity, "new_token", lambda: "qmtl_not_secret")
         if case.view_checkpoints:
             patch.setattr(checkpoint, "CHECKPOINT_EVERY", 1)
         if case.shared:
