@@ -83,10 +83,10 @@ def test_in_a_project_nothing_needs_to_be_said(world: World) -> None:
 def test_outside_of_one_everything_is_said(world: World, project: Path) -> None:
     (project / "qmtl.toml").unlink()
     assert "say --world" in run(world, "follow --once", code=2).output
-    assert "say --strategy" in run(world, "follow --once --world us", code=2).output
+    assert "say FILE_OR_MODULE:NAME" in run(world, "follow --once --world us", code=2).output
     (project / "days").mkdir()
     (project / "prices.csv").rename(project / "days" / "1.csv")
-    options = "--strategy followed_strategy.py:Trend --world us --prices days --id Trend"
+    options = "followed_strategy.py:Trend --world us --prices days --id Trend"
     run(world, f"follow --once {options}")
     assert world.held == {"paper": earned(43)}
 
@@ -174,8 +174,17 @@ def test_the_systems_clock_is_not_moved(world: World) -> None:
         ("--loop", "--loop goes with --replay"),
         ("--until soon", "'soon' is no day, such as 2021-12-31"),
         ("--prices none.csv", "none.csv"),
-        ("--strategy Trend", "is not FILE:NAME"),
+        ("Trend", "is not FILE:NAME"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(world: World, options: str, says: str) -> None:
     assert says in run(world, f"follow {options}", code=2).output
+
+
+def test_what_the_authors_code_raises_is_said_with_its_line(world: World, project: Path) -> None:
+    broken = STRATEGY.replace("return held / 2", "raise KeyError('oops')")
+    (project / "followed_strategy.py").write_text(broken)
+    told = run(world, "follow --once", code=1).stderr
+    assert "error: the strategy failed with KeyError: 'oops'" in told
+    assert "followed_strategy.py:12 in weights: raise KeyError('oops')" in told
+    assert "Traceback" not in told

@@ -86,7 +86,7 @@ class Desk:
     @contextmanager
     def follow(self, server: Served, *options: str) -> Iterator[Follower]:
         command = [sys.executable, "-m", "qmtl", "follow", "--world", WORLD, *options]
-        command += ["--strategy", "crashing.py:Trend", "--prices", "prices.csv"]
+        command += ["crashing.py:Trend", "--prices", "prices.csv"]
         process = subprocess.Popen(
             command, cwd=self.home, env=self.environment(server), stdout=subprocess.PIPE, text=True
         )
@@ -203,7 +203,6 @@ def test_killed_again_and_again_each_bar_is_there_once(tmp_path: Path) -> None:
             "--once",
             "--world",
             WORLD,
-            "--strategy",
             "crashing.py:Trend",
             "--prices",
             "prices.csv",

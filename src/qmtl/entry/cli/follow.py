@@ -16,7 +16,7 @@ from qmtl.adapters.client import Client
 
 from . import output, project
 from .context import Json, connect
-from .source import strategy_of
+from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
     from qmtl.sdk.follow import Followed
@@ -30,8 +30,8 @@ ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 @app.command()
 def follow(
     ctx: typer.Context,
-    strategy: Annotated[
-        str | None, typer.Option(metavar="FILE_OR_MODULE:NAME", help="The strategy.")
+    source: Annotated[
+        str | None, typer.Argument(metavar="[FILE_OR_MODULE:NAME]", help="The strategy.")
     ] = None,
     world: Annotated[str | None, typer.Option(help="The world that decides.")] = None,
     prices: Annotated[
@@ -70,13 +70,13 @@ def follow(
     last = None if until is None else _day(until)
     here = project.here()
     world = ctx.meta["world"] = project.needed(world or here.world, "--world", "world")
-    source = project.needed(strategy or here.strategy, "--strategy", "strategy")
+    source = project.needed(source or here.strategy, "FILE_OR_MODULE:NAME", "strategy")
     prices = project.needed(prices or here.prices, "--prices", "prices")
     cost = here.cost_bps if cost_bps is None else cost_bps
     with connect(ctx) as client, _until_told() as stop, _shown(prices, as_json) as tell:
         done = _followed(
             client,
-            strategy_of(source),
+            source,
             cost,
             tell=_with_loop(tell, client, world) if loop else tell,
             world=world,
@@ -94,8 +94,8 @@ def follow(
         raise typer.Exit(output.AWAY)
 
 
-def _followed(client: Client, strategy: Any, cost: float | None, **asked: Any) -> "Followed":
-    """`Runner.follow`; what it refuses is said.  Raises typer.Exit."""
+def _followed(client: Client, code: str, cost: float | None, **asked: Any) -> "Followed":
+    """`Runner.follow` of the strategy in `code`; what it refuses is said.  Raises typer.Exit."""
     from qmtl.sdk import follow as following
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
     from qmtl.sdk.engine import Engine
@@ -106,7 +106,12 @@ def _followed(client: Client, strategy: Any, cost: float | None, **asked: Any) -
 
     engine = None if cost is None else Engine(cost)
     try:
-        return following.follow(strategy, engine=engine, client=client, **asked)
+        with authors_errors(home_of(code)):
+            return following.follow(strategy_of(code), engine=engine, client=client, **asked)
+    except AuthorsError as error:
+        cause = f"the strategy failed with {error}"
+        output.failed(cause, "mend it, then qmtl follow again: nothing is left out", error.where)
+        raise typer.Exit(output.REFUSED) from error
     except BarRefused as error:
         hint = f"qmtl journal list {asked['world']} shows what the world has"
         output.failed(str(error), hint, error.error.details)
