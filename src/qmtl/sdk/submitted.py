@@ -132,6 +132,4 @@ def numpy_time(at: datetime) -> np.datetime64:
 def prefix(prices: Prices, last: datetime) -> Prices | None:
     """The bars up to an instant, that included; None when there are none."""
     bars = int(np.searchsorted(prices.times, numpy_time(last), side="right"))
-    if bars in (0, prices.bars):
-        return prices if bars else None
-    return Prices(prices.times[:bars], prices.assets, prices.values[:bars])
+    return prices.head(bars) if bars else None
