@@ -132,21 +132,18 @@ def as_prices(given: object) -> Prices:
             )
 
 
-def read_prices(path: str | PathLike[str], *, partial_last_line: bool = False) -> Prices:
+def read_prices(path: str | PathLike[str]) -> Prices:
     """Prices from a csv, csv.gz or Parquet file: a column of times, then one column an asset.
 
     Of a csv the first column is `Date` (YYYY-MM-DD: daily closes, stamped at 21:00 UTC) or `time`,
     `timestamp` or `datetime` (RFC 3339 with a zone: when each bar was known). Of a Parquet file it
     is any column of dates or datetimes. Parquet takes polars, or pandas with pyarrow.
 
-    partial_last_line  leaves out a last line of csv without a line break: of a file that grows, it
-                       may be half written
-
     Raises PricesError, naming the line, the column or the date; OSError when it cannot be read.
     """
     path = Path(path)
     try:
-        return Prices(*tables.read(path, partial_last_line=partial_last_line))
+        return Prices(*tables.read(path))
     except (tables.TableError, PricesError) as error:
         raise PricesError(f"{path.name}: {error}") from error
 

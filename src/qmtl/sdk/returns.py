@@ -78,7 +78,7 @@ def as_returns(given: object) -> Returns:
             )
 
 
-def read_returns(path: str | PathLike[str], *, partial_last_line: bool = False) -> Returns:
+def read_returns(path: str | PathLike[str]) -> Returns:
     """Returns from a csv, csv.gz or Parquet file of two columns, times and simple net returns.
 
     The rules for files and times are those of `read_prices`. Raises ReturnsError, naming the line,
@@ -86,7 +86,7 @@ def read_returns(path: str | PathLike[str], *, partial_last_line: bool = False) 
     """
     path = Path(path)
     try:
-        return _of_table(tables.read(path, partial_last_line=partial_last_line))
+        return _of_table(tables.read(path))
     except (tables.TableError, ReturnsError) as error:
         raise ReturnsError(f"{path.name}: {error}") from error
 
