@@ -436,6 +436,11 @@ def test_the_decision_of_another_version_permits_nothing() -> None:
     "changes",
     [
         {"strategy_id": 2},
+        {"strategy_id": None},
+        {"run_id": 7},
+        {"reasons": "validation_failed"},
+        {"details": 5},
+        {"warnings": {"a": 1}},
         {"version": "2"},
         {"version": True},
         {"previous": 1},
