@@ -111,6 +111,17 @@ AnyStrategy = Annotated[
         autocompletion=completion.strategies,
     ),
 ]
+TheWorld = Annotated[
+    str | None,
+    typer.Option("--world", help="The world that decides.", autocompletion=completion.worlds),
+]
+PriceFile = Annotated[
+    Path | None, typer.Option("--prices", help="Daily closes: csv, csv.gz or parquet.")
+]
+OwnId = Annotated[str | None, typer.Option("--id", help="By default the strategy's name.")]
+CostBps = Annotated[
+    float | None, typer.Option("--cost-bps", min=0, help="Cost of a unit of weight traded.")
+]
 Run = Annotated[
     str | None,
     typer.Argument(help="The run; by default that of the strategy's candidate.", metavar="RUN"),
