@@ -8,7 +8,7 @@ sending it once: this client asks again by itself where the server says to, and 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from ipaddress import ip_address
 from types import TracebackType
@@ -24,6 +24,7 @@ from qmtl.adapters.stream import BadEvent as BadEvent
 from qmtl.adapters.stream import Event as Event
 from qmtl.adapters.stream import Quiet as Quiet
 from qmtl.adapters.stream import Subscription as Subscription
+from qmtl.core.times import rfc3339
 
 if TYPE_CHECKING:
     import httpx
@@ -451,6 +452,4 @@ def _present(values: Mapping[str, Any]) -> Answer:
 
 
 def _time(moment: datetime | str) -> str:
-    if isinstance(moment, str):
-        return moment
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return moment if isinstance(moment, str) else rfc3339(moment)

@@ -25,6 +25,11 @@ def instant_or_none(us: int) -> datetime | None:
     return None if us == NEVER else instant(us)
 
 
+def rfc3339(moment: datetime) -> str:
+    """An aware datetime as it goes over the wire: UTC, `Z`, microseconds if there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def in_words(seconds: float) -> str:
     """A length of time as a person says it: `12.5 days`, `3.0 hours`, `40 s`."""
     if seconds >= DAY_SEC:

@@ -14,7 +14,7 @@ from typing import Final
 
 from qmtl.adapters.client import NOT_QMTL, Answer, ApiError, Away, Client
 from qmtl.core.names import Mode, Phase, Reason, Stage
-from qmtl.core.times import in_words
+from qmtl.core.times import in_words, rfc3339
 from qmtl.sdk import ledger as ledgers
 from qmtl.sdk import spool
 from qmtl.sdk.decisions import Decisions, Held, as_good_as_away, is_strangers, monotonic
@@ -210,7 +210,7 @@ class Delivery:
         if len(kept) > ledgers.KEPT_MAX:
             lost, kept = kept[: -ledgers.KEPT_MAX], kept[-ledgers.KEPT_MAX :]
             text = f"more than {ledgers.KEPT_MAX} bars are kept: {len(lost)} from "
-            self.tell(Note(text + f"{ledgers.text(lost[0].t)} on are given up"))
+            self.tell(Note(text + f"{rfc3339(lost[0].t)} on are given up"))
         self._ledger = replace(self.ledger, last=last, kept=kept, seen=seen[0], seen_to=seen[1])
 
     def deliver(self, fresh: Sequence[Bar] = ()) -> None:
@@ -238,7 +238,7 @@ class Delivery:
         except Away as error:
             left = {body["t"] for body in self.ledger.outbox}
             for bar in fresh:
-                if ledgers.text(bar.t) in left:
+                if rfc3339(bar.t) in left:
                     self._turn(bar, "kept", str(error))
             raise
         self._back()
