@@ -7,6 +7,7 @@ MICROSECOND = timedelta(microseconds=1)
 HOUR_SEC = 3_600
 DAY_SEC = 86_400
 SECONDS_PER_YEAR = 365.25 * DAY_SEC
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}  # Of `30d`.
 NEVER = -(2**63)  # The instant of what has not happened: before every other.
 
 

@@ -167,6 +167,20 @@ def stamp(time: np.datetime64) -> str:
     return f"{np.datetime_as_string(time, unit=unit)}Z"
 
 
+def fault_of(times: TimeArray) -> str | None:
+    """What is wrong with the times (bars,) of bars; None when each has one, and they increase."""
+    if np.isnat(times).any():
+        return f"bar {int(np.isnat(times).argmax())} has no time"
+    increase = times[1:] > times[:-1]
+    if increase.all():
+        return None
+    row = int(increase.argmin()) + 1
+    return (
+        f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
+        " sort the bars, and keep one of each time"
+    )
+
+
 def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> None:
     if not assets or len(set(assets)) != len(assets) or not all(assets):
         raise PricesError(f"assets need names, each its own: {assets}")
@@ -175,15 +189,8 @@ def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> Non
     if values.shape != (len(times), len(assets)):
         expected = (len(times), len(assets))
         raise PricesError(f"values have shape {values.shape}; times and assets say {expected}")
-    if np.isnat(times).any():
-        raise PricesError(f"bar {int(np.isnat(times).argmax())} has no time")
-    late = times[1:] > times[:-1]
-    if not late.all():
-        row = int(late.argmin()) + 1
-        raise PricesError(
-            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
-            " sort the bars, and keep one of each time"
-        )
+    if (fault := fault_of(times)) is not None:
+        raise PricesError(fault)
     good = np.isfinite(values) & (values > 0)
     if not good.all():
         row, column = (int(at) for at in np.argwhere(~good)[0])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qmtl.sdk import tables
-from qmtl.sdk.prices import FloatArray, TimeArray, stamp
+from qmtl.sdk.prices import FloatArray, TimeArray, fault_of, stamp
 
 
 class ReturnsError(ValueError):
@@ -122,15 +122,8 @@ def _check(times: TimeArray, values: FloatArray) -> None:
         raise ReturnsError(
             f"one return a time, and at least one: {times.shape} times, {values.shape} returns"
         )
-    if np.isnat(times).any():
-        raise ReturnsError(f"bar {int(np.isnat(times).argmax())} has no time")
-    late = times[1:] > times[:-1]
-    if not late.all():
-        row = int(late.argmin()) + 1
-        raise ReturnsError(
-            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
-            " sort the bars, and keep one of each time"
-        )
+    if (fault := fault_of(times)) is not None:
+        raise ReturnsError(fault)
     good = np.isfinite(values) & (values > -1)
     if not good.all():
         row = int(good.argmin())

@@ -9,6 +9,7 @@ from qmtl.adapters.client import ApiError, Away, Client
 
 from . import completion, output, project
 from .context import Json, connect, duration
+from .picture import STAGES
 
 app = typer.Typer()
 
@@ -58,9 +59,6 @@ def gathered(client: Client, world: str) -> dict[str, Any]:
         "candidates": list(client.candidates(world)),
         "snapshots": {stage: _latest(client, world, stage) for stage in STAGES},
     }
-
-
-STAGES: Final = ("backtest", "paper", "live")
 
 
 def _latest(client: Client, world: str, stage: str) -> dict[str, Any] | None:
