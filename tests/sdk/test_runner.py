@@ -281,6 +281,16 @@ def test_a_decision_ages_on_the_clients_own_clock(clock: Clock) -> None:
     )
 
 
+def test_a_result_is_printed_as_of_one_instant(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = submit(answering())
+    term = DECISION_TTL.total_seconds()
+    instants = iter([clock.now + term - 0.001, *[clock.now + term] * 9])
+    monkeypatch.setattr("qmtl.sdk.result.monotonic", lambda: next(instants))
+    assert str(result).splitlines()[0] == f"Trend in world {WORLD}: paper"
+
+
 def test_a_decision_ages_from_the_moment_of_asking(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
