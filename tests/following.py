@@ -125,7 +125,7 @@ class World:
             case ("POST", "/strategies"):
                 self.submitted.append(body)
                 self.strategies = [binding()]
-                told = {}
+                told = {"strategy_id": body["strategy_id"]}
             case ("GET", "/worlds/us/strategies"):
                 told = {"strategies": self.strategies, "next_cursor": None}
             case ("GET", "/worlds/us/campaign/status"):

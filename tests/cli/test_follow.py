@@ -136,6 +136,39 @@ def test_what_cannot_be_followed_says_why(world: World, project: Path) -> None:
     assert "prices.csv" in run(world, "follow --once", code=1).stderr
 
 
+BROKEN: list[tuple[str, str, str]] = [
+    ("while it is loaded", "import numpy as np", "1 / 0\nimport numpy as np"),
+    ("on a bar", "        prices = np.asarray(prices)", "        1 / 0"),
+]
+
+
+@pytest.mark.parametrize(("when", "line", "bad"), BROKEN, ids=[each[0] for each in BROKEN])
+def test_what_the_authors_code_raises_is_said_with_its_line(
+    world: World, project: Path, when: str, line: str, bad: str
+) -> None:
+    (project / "followed_strategy.py").write_text(STRATEGY.replace(line, bad))
+    told = run(world, "follow --once", 1).stderr
+    assert "error: the strategy failed with ZeroDivisionError: division by zero" in told
+    assert "followed_strategy.py:" in told
+    assert "1 / 0" in told
+    assert "next: mend it" in told
+    assert world.posted == []
+
+
+def test_with_json_an_error_is_json(world: World) -> None:
+    problem = {
+        "title": "It contradicts.",
+        "reasons": ["evidence_changed"],
+        "details": ["it differs"],
+    }
+    world.refusing = httpx.Response(409, json=problem)
+    told = json.loads(run(world, "follow --once --json", 1).stderr)
+    assert (told["reasons"], told["details"]) == (["evidence_changed"], ["it differs"])
+    assert "qmtl journal list us" in told["next"]
+    told = json.loads(run(world, "follow --replay --json", 1).stderr)
+    assert "qmtl serve --clock replay" in told["next"]
+
+
 def test_a_second_follower_is_refused(world: World, project: Path) -> None:
     path = ledgers.place(project / "state", URL_DEFAULT, W, "Trend")
     with ledgers.owned(path):
@@ -179,12 +212,3 @@ def test_the_systems_clock_is_not_moved(world: World) -> None:
 )
 def test_wrong_usage_is_exit_code_2(world: World, options: str, says: str) -> None:
     assert says in run(world, f"follow {options}", code=2).output
-
-
-def test_what_the_authors_code_raises_is_said_with_its_line(world: World, project: Path) -> None:
-    broken = STRATEGY.replace("return held / 2", "raise KeyError('oops')")
-    (project / "followed_strategy.py").write_text(broken)
-    told = run(world, "follow --once", code=1).stderr
-    assert "error: the strategy failed with KeyError: 'oops'" in told
-    assert "followed_strategy.py:12 in weights: raise KeyError('oops')" in told
-    assert "Traceback" not in told

@@ -335,6 +335,10 @@ def failing(request: httpx.Request) -> httpx.Response:
     return httpx.Response(500, json={"title": "A bug."})
 
 
+def busy(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(429, json={"title": "Later."})
+
+
 def unanswered(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("connection refused")
 
@@ -348,6 +352,7 @@ def test_a_world_that_is_away_at_first_is_exit_code_3() -> None:
     [
         (unanswered, 0, "still asking; http://world.test does not answer"),
         (failing, 0, "still asking; 500 A bug."),
+        (busy, 0, "still asking; 429 Later."),
         (refusing, 1, "error: No."),
     ],
 )

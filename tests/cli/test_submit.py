@@ -323,7 +323,7 @@ def test_what_was_kept_without_a_credential_is_sent_under_any(
 
     def handle(request: httpx.Request) -> httpx.Response:
         seen.append(request.headers["Authorization"])
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"strategy_id": "trend"})
 
     assert "sent" in run("--flush", handle=handle).stdout
     assert f"nothing was kept for {URL}" in run("--flush", handle=handle).stdout

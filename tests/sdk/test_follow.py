@@ -719,6 +719,26 @@ def test_a_ledger_is_nobody_elses_business(desk: Desk) -> None:
 # ---- Refusals --------------------------------------------------------------------------------
 
 
+STRANGERS: list[httpx.Response] = [
+    httpx.Response(200, text="<html>Log in</html>"),
+    httpx.Response(200, json={"ok": True}),
+    httpx.Response(201, json={"created_at": "now"}),
+    httpx.Response(302, headers={"Location": "http://login.test"}),
+]
+
+
+@pytest.mark.parametrize("answer", STRANGERS, ids=str)
+def test_a_bar_that_a_stranger_took_is_owed_to_the_world(
+    desk: Desk, answer: httpx.Response
+) -> None:
+    desk.world.refusing = answer
+    done = desk.follow(41, once=True)
+    assert (done.posted, done.owed, done.away) == (0, 1, True)
+    desk.world.refusing = None
+    desk.follow(41)
+    assert desk.world.held == {"paper": earned(41)}
+
+
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
 def test_a_bar_that_is_refused_for_good_is_set_aside_and_ends_it(desk: Desk, status: int) -> None:
     problem = {"title": "no", "reasons": ["evidence_changed"], "details": ["it differs"]}

@@ -281,6 +281,16 @@ def test_a_decision_ages_on_the_clients_own_clock(clock: Clock) -> None:
     )
 
 
+def test_a_result_is_printed_as_of_one_instant(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = submit(answering())
+    term = DECISION_TTL.total_seconds()
+    instants = iter([clock.now + term - 0.001, *[clock.now + term] * 9])
+    monkeypatch.setattr("qmtl.sdk.result.monotonic", lambda: next(instants))
+    assert str(result).splitlines()[0] == f"Trend in world {WORLD}: paper"
+
+
 def test_a_decision_ages_from_the_moment_of_asking(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +446,11 @@ def test_the_decision_of_another_version_permits_nothing() -> None:
     "changes",
     [
         {"strategy_id": 2},
+        {"strategy_id": None},
+        {"run_id": 7},
+        {"reasons": "validation_failed"},
+        {"details": 5},
+        {"warnings": {"a": 1}},
         {"version": "2"},
         {"version": True},
         {"previous": 1},

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from qmtl.sdk import sources
+from qmtl.sdk import sources, tables
 from qmtl.sdk.prices import Prices, PricesError
 from qmtl.sdk.sources import (
     FileSource,
@@ -101,7 +101,10 @@ def test_a_file_that_grows_is_all_it_holds_each_time(path: Path) -> None:
             assert watch.bars() == bars
 
 
-def test_a_line_counts_once_it_is_whole(path: Path) -> None:
+@pytest.mark.parametrize("name", ["prices.csv", "PRICES.CSV"])
+def test_a_line_counts_once_it_is_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path, walk(10))
     line = csv_of(walk(11)).removeprefix(path.read_text())
     with watched(file(path)) as watch:
         assert watch.bars() == 10
@@ -141,6 +144,28 @@ def test_a_file_that_is_gone_for_a_moment_is_waited_for(path: Path) -> None:
         watch.nothing()
         write(path, walk(11))
         assert watch.bars() == 11
+
+
+def test_how_long_a_file_was_well_does_not_count_when_it_is_gone() -> None:
+    """Neither does an absence that is over: the wait begins with each, and ends with it."""
+    gone, well = FileNotFoundError("gone"), "as it was"
+    script = [*[well] * 30, gone, *[well] * 30, *[gone] * 3, "more", *[gone] * 30]
+    bars: list[int] = []
+    looks = iter(script)
+
+    def mark() -> str:
+        now = next(looks)
+        if isinstance(now, Exception):
+            raise now
+        bars.append(10 if now == well else 11)
+        return now
+
+    poll = timedelta(microseconds=1)
+    found = sources._polled(mark, lambda: walk(bars[-1]), poll, 10 * poll, threading.Event())
+    assert [next(found).bars, next(found).bars] == [10, 11]
+    with pytest.raises(FileNotFoundError):
+        next(found)
+    assert len(list(looks)) == 30 - 11
 
 
 def changed(bar: int) -> Callable[[Path], None]:
@@ -207,12 +232,12 @@ def test_a_file_is_read_when_it_changed_and_only_new_lines_are_parsed(
 ) -> None:
     reads: list[int] = []
 
-    def read(copy: Path) -> Prices:
-        reads.append(copy.read_text().count("\n") - 1)
-        return original(copy)
+    def parse(content: bytes) -> tables.Table:
+        reads.append(content.count(b"\n") - 1)
+        return original(content)
 
-    original = sources.read_prices
-    monkeypatch.setattr(sources, "read_prices", read)
+    original = tables.of_csv
+    monkeypatch.setattr(tables, "of_csv", parse)
     with watched(file(path)) as watch:
         assert watch.bars() == 10
         watch.nothing()

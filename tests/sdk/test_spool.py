@@ -30,6 +30,7 @@ class World:
 
     status: int = 200
     away: bool = False
+    answer: dict[str, Any] | None = None
     seen: list[str] = field(default_factory=list)
 
     def client(self, url: str = URL, token: str = "t") -> Client:
@@ -37,7 +38,8 @@ class World:
             self.seen.append(json.loads(request.content)["strategy_id"])
             if self.away:
                 raise httpx.ConnectError("connection refused")
-            return httpx.Response(self.status, json={"title": "does not validate"})
+            told = self.answer or {"strategy_id": self.seen[-1], "title": "does not validate"}
+            return httpx.Response(self.status, json=told)
 
         transport = httpx.MockTransport(handle)
         return Client(url, token, transport=transport, sleep=lambda sec: None)
@@ -169,6 +171,18 @@ def test_what_is_not_the_submissions_fault_keeps_it(status: int, home: Path) -> 
     assert waiting(home) == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [(302, {"title": "log in"}), (200, {"ok": True}), (200, {"strategy_id": 1})],
+)
+def test_what_a_stranger_answers_neither_sends_nor_refuses_it(
+    status: int, answer: dict[str, Any], home: Path
+) -> None:
+    keep("a")
+    assert outcomes(World(status, answer=answer)) == [("a", "waiting")]
+    assert outcomes(World()) == [("a", "sent")]
+
+
 def test_what_the_world_refuses_is_put_aside(home: Path) -> None:
     keep("a")
     (done,) = Runner.flush(World(422).client())
@@ -247,7 +261,7 @@ def _flush(results: "multiprocessing.Queue[int]", log: str) -> None:
         with open(log, "a") as file:
             file.write(json.loads(request.content)["strategy_id"])
         time.sleep(0.05)  # Long enough for the others to send it as well, if nothing stops them.
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"strategy_id": "any"})
 
     client = Client(URL, "t", transport=httpx.MockTransport(handle))
     results.put(len(Runner.flush(client)))

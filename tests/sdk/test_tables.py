@@ -182,27 +182,6 @@ def test_a_broken_csv_is_refused_by_name(tmp_path: Path, text: str, message: str
         read_prices(path)
 
 
-def test_every_beginning_of_a_growing_file_is_read_to_its_last_whole_line(tmp_path: Path) -> None:
-    path = tmp_path / "grows.csv"
-    content = csv_of(DAYS, "Date").replace("\n", "\r\n").encode()
-    first, second = (content.index(end) + len(end) for end in (b",10\r\n", b",20\r\n"))
-    for written in range(first, second + 1):
-        path.write_bytes(content[:written])
-        prices = read_prices(path, partial_last_line=True)
-        assert prices.bars == (2 if written == second else 1)
-        assert np.array_equal(prices.values, VALUES[: prices.bars])
-    path.write_bytes(content[: second - 3])  # "2020-01-03,2,2"
-    assert (
-        read_prices(path).values[-1, -1] == 2.0
-    )  # A price that was never one: why there is a choice.
-    path.write_bytes(content[: first - 8])
-    with pytest.raises(PricesError, match="at least one bar"):
-        read_prices(path, partial_last_line=True)
-    path.write_bytes(content[:4])
-    with pytest.raises(PricesError, match="line 1: the first column is Date"):
-        read_prices(path, partial_last_line=True)
-
-
 def parquet(path: Path, times: object) -> None:
     polars_of(times).write_parquet(path)
 
@@ -368,8 +347,6 @@ def test_returns_are_read_from_files(
         returns = reader(tmp_path / name)
         assert np.array_equal(returns.times, OPENS)
         assert np.array_equal(returns.values, RETURNS)
-    (tmp_path / "r.csv").write_text(text[:-3])
-    assert read_returns(tmp_path / "r.csv", partial_last_line=True).bars == 1
     (tmp_path / "r.csv").write_text("Date,a,b\n2020-01-02,0,0\n")
     with pytest.raises(
         ReturnsError, match=r"r\.csv: returns are one column beside the times, not 2"

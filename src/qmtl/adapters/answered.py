@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 WAIT_SEC_MAX: Final = 5.0  # Told to come back later than this, it is away.
 TITLE_CHARS_MAX: Final = 200
 KIND_PREFIX: Final = "urn:qmtl:problem:"
+NOT_QMTL: Final = "Not an answer of qmtl"  # The title of what no server of ours says.
 AWAY: Final = frozenset({502, 503, 504})  # 502 and 504 are a proxy's: nobody is behind it.
 
 Answer = dict[str, Any]
@@ -68,7 +69,7 @@ def answer_of(told: "httpx.Response", url: str) -> Answer:
     if told.status_code in AWAY:
         raise Away(f"{url} cannot work now: {detail or title}")
     if told.is_success:
-        raise ApiError(told.status_code, "Not an answer of qmtl", _excerpt(told))
+        raise ApiError(told.status_code, NOT_QMTL, _excerpt(told))
     reasons, details = problem.get("reasons") or (), problem.get("details") or ()
     raise ApiError(
         told.status_code,

@@ -8,13 +8,14 @@ sending it once: this client asks again by itself where the server says to, and 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
+from qmtl.adapters.answered import NOT_QMTL as NOT_QMTL
 from qmtl.adapters.answered import Answer as Answer  # Whoever has a client has these, too.
 from qmtl.adapters.answered import ApiError as ApiError
 from qmtl.adapters.answered import Away as Away
@@ -24,6 +25,7 @@ from qmtl.adapters.stream import Event as Event
 from qmtl.adapters.stream import Quiet as Quiet
 from qmtl.adapters.stream import Subscription as Subscription
 from qmtl.core.names import SYSTEM
+from qmtl.core.times import rfc3339
 
 if TYPE_CHECKING:
     import httpx
@@ -138,7 +140,7 @@ class Client:
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
-        raise ApiError(200, "Not an answer of qmtl", f"{path} has more than {PAGES_MAX} pages")
+        raise ApiError(200, NOT_QMTL, f"{path} has more than {PAGES_MAX} pages")
 
     def _items(self, path: str, noun: str, params: Mapping[str, Any]) -> Iterator[Answer]:
         for page in self.pages(path, params):
@@ -251,7 +253,7 @@ class Client:
         method, endpoint = str(action["suggested_method"]), str(action["suggested_endpoint"])
         below = endpoint.startswith("/worlds/") and ".." not in endpoint.split("/")
         if method != "POST" or not below:
-            raise ApiError(200, "Not an answer of qmtl", f"a tick suggests {method} {endpoint}")
+            raise ApiError(200, NOT_QMTL, f"a tick suggests {method} {endpoint}")
         body, params = action["suggested_body"], action.get("suggested_params")
         return self.send("POST", endpoint, body=body, params=params)
 
@@ -391,7 +393,7 @@ class Client:
         except httpx.TransportError as error:
             raise self._away(error) from error
         answer_of(told, self.url)
-        raise ApiError(told.status_code, "Not an answer of qmtl", "JSON instead of events")
+        raise ApiError(told.status_code, NOT_QMTL, "JSON instead of events")
 
     def clock(self) -> Answer:
         return self.send("GET", "/clock")
@@ -476,6 +478,4 @@ def _present(values: Mapping[str, Any]) -> Answer:
 
 
 def _time(moment: datetime | str) -> str:
-    if isinstance(moment, str):
-        return moment
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return moment if isinstance(moment, str) else rfc3339(moment)

@@ -7,6 +7,7 @@ MICROSECOND = timedelta(microseconds=1)
 HOUR_SEC = 3_600
 DAY_SEC = 86_400
 SECONDS_PER_YEAR = 365.25 * DAY_SEC
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}  # Of `30d`.
 NEVER = -(2**63)  # The instant of what has not happened: before every other.
 
 
@@ -23,6 +24,11 @@ def instant(us: int) -> datetime:
 def instant_or_none(us: int) -> datetime | None:
     """The UTC datetime of a column's value; None for NEVER."""
     return None if us == NEVER else instant(us)
+
+
+def rfc3339(moment: datetime) -> str:
+    """An aware datetime as it goes over the wire: UTC, `Z`, microseconds if there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def in_words(seconds: float) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from threading import Lock
 from typing import Any
 
@@ -122,6 +123,11 @@ def ask(client: Client, world: str, strategy_id: str) -> Answered:
 def as_good_as_away(error: ApiError) -> bool:
     """Whether the server could not, rather than would not."""
     return error.status >= 500 or error.status == 429
+
+
+def is_strangers(error: ApiError) -> bool:
+    """Whether no server of ours said it: a proxy's login page, say, or a redirection to one."""
+    return error.status < HTTPStatus.BAD_REQUEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,16 @@ may; bars from before the strategy entered its phase are no evidence of it, and 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from qmtl.adapters.client import Answer, ApiError, Away, Client
+from qmtl.adapters.client import NOT_QMTL, Answer, ApiError, Away, Client
 from qmtl.core.names import Mode, Phase, Reason, Stage
-from qmtl.core.times import in_words
+from qmtl.core.times import in_words, rfc3339
 from qmtl.sdk import ledger as ledgers
 from qmtl.sdk import spool
-from qmtl.sdk.decisions import Decisions, Held, as_good_as_away, monotonic
+from qmtl.sdk.decisions import Decisions, Held, as_good_as_away, is_strangers, monotonic
 from qmtl.sdk.disk import Occupied
 from qmtl.sdk.ledger import Bar, Body, Ledger
 from qmtl.sdk.submitted import NotSubmitted, Standing, Submitted, find, standing
@@ -210,7 +210,7 @@ class Delivery:
         if len(kept) > ledgers.KEPT_MAX:
             lost, kept = kept[: -ledgers.KEPT_MAX], kept[-ledgers.KEPT_MAX :]
             text = f"more than {ledgers.KEPT_MAX} bars are kept: {len(lost)} from "
-            self.tell(Note(text + f"{ledgers.text(lost[0].t)} on are given up"))
+            self.tell(Note(text + f"{rfc3339(lost[0].t)} on are given up"))
         self._ledger = replace(self.ledger, last=last, kept=kept, seen=seen[0], seen_to=seen[1])
 
     def deliver(self, fresh: Sequence[Bar] = ()) -> None:
@@ -238,7 +238,7 @@ class Delivery:
         except Away as error:
             left = {body["t"] for body in self.ledger.outbox}
             for bar in fresh:
-                if ledgers.text(bar.t) in left:
+                if rfc3339(bar.t) in left:
                     self._turn(bar, "kept", str(error))
             raise
         self._back()
@@ -276,9 +276,9 @@ class Delivery:
         while self.ledger.outbox:
             body = self.ledger.outbox[0]
             try:
-                answer = self.client.post_returns(self.world, **body)
+                created_at = _created_at(self.client.post_returns(self.world, **body))
             except ApiError as error:
-                if waits(error):
+                if waits(error) or is_strangers(error):  # It may not have come to the world.
                     raise Away(str(error)) from error
                 if error.status not in OF_THE_CREDENTIAL:
                     self._ledger = self.ledger.aside(str(error))
@@ -287,15 +287,15 @@ class Delivery:
             posted = datetime.fromisoformat(body["t"])
             self._ledger = replace(self.ledger, outbox=self.ledger.outbox[1:], posted=posted)
             self.posted += 1
-            self._posted(body, answer)
+            self._posted(body, created_at)
         if self.posted > before:
             ledgers.save(self._path, self.ledger)
 
     # ---- Telling -----------------------------------------------------------------------------
 
-    def _posted(self, body: Body, answer: Answer) -> None:
+    def _posted(self, body: Body, created_at: datetime) -> None:
         at = datetime.fromisoformat(body["t"])
-        late = datetime.fromisoformat(answer["created_at"]) - at
+        late = created_at - at
         why = ""
         if late.total_seconds() > body["ttl_sec"]:
             why = f"{in_words(late.total_seconds())} late; beyond the policy's max_lag a bar counts"
@@ -360,6 +360,14 @@ BEFORE: Final[Mapping[Stage, Stage | None]] = {Stage.PAPER: None, Stage.LIVE: St
 def waits(error: Away | ApiError) -> bool:
     """Whether time may mend it."""
     return isinstance(error, Away) or as_good_as_away(error)
+
+
+def _created_at(told: Answer) -> datetime:
+    """When the world took a bar.  Raises ApiError for an answer that does not say so."""
+    try:
+        return datetime.fromisoformat(told["created_at"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ApiError(200, NOT_QMTL, f"created_at: {error!r}") from error
 
 
 def _of_another_world(held: Ledger, found: Submitted, where: Standing) -> bool:

@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.core.times import UNITS
 
 UNKNOWN_WORLD = "unknown-world"  # The problem's name: no later step could succeed.
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

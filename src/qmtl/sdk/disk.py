@@ -34,14 +34,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """The only process in the block, until its end or that of the process; never waits.
+def alone(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """The only process in the block, until its end or that of the process.
 
-    Raises Occupied when another one is in it.
+    Raises Occupied when another one is in it, unless it is to `wait` for that; OSError.
     """
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise Occupied(path, lock.read().strip()) from error
         lock.truncate()

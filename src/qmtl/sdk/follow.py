@@ -23,6 +23,7 @@ import numpy as np
 from qmtl.adapters.client import ApiError, Away, Client
 from qmtl.core.names import Mode
 from qmtl.core.snapshot import TTL_SEC_MAX
+from qmtl.core.times import rfc3339
 from qmtl.sdk import ledger as ledgers
 from qmtl.sdk.decisions import Held, monotonic
 from qmtl.sdk.delivery import Delivery, waits
@@ -231,7 +232,7 @@ class _Follower:
         if before is None or before.digest() != ledger.seen:
             self.delivery.tell(
                 Note(
-                    f"the prices up to {ledgers.text(ledger.seen_to)} are not those that were used "
+                    f"the prices up to {rfc3339(ledger.seen_to)} are not those that were used "
                     "before (adjusted or cut?): what was posted stays as it is"
                 )
             )
@@ -244,7 +245,7 @@ class _Follower:
         if tested is None or tested.digest() != found.data:
             self.delivery.tell(
                 Note(
-                    f"the prices up to {ledgers.text(where.tested_to)} are not those that "
+                    f"the prices up to {rfc3339(where.tested_to)} are not those that "
                     f"{found.strategy_id} was submitted with (adjusted, or another file?): if they "
                     "are better now, qmtl submit makes a version that was tested on them"
                 )

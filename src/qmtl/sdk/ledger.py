@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from qmtl.core.names import Stage
-from qmtl.core.times import EPOCH
+from qmtl.core.times import EPOCH, rfc3339
 from qmtl.sdk.disk import alone, write_whole
 
 FORMAT: Final = 1
@@ -47,7 +47,7 @@ class Bar:
         """As `POST /worlds/{w}/returns` takes it, but for the world."""
         return {
             "stage": str(stage),
-            "t": text(self.t),
+            "t": rfc3339(self.t),
             "returns": {strategy_id: self.r},
             "replay": {strategy_id: self.replay},
             "ttl_sec": self.ttl_sec,
@@ -94,11 +94,6 @@ class Ledger:
         return replace(self, outbox=self.outbox[1:], refused=refused)
 
 
-def text(at: datetime) -> str:
-    """An instant as it goes over the wire."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 # ---- On disk ---------------------------------------------------------------------------------
 
 
@@ -123,7 +118,7 @@ def owned(path: Path) -> AbstractContextManager[None]:
 def save(path: Path, ledger: Ledger) -> None:
     """INVARIANT: when this returns, it is there after a power cut.  Raises OSError."""
     told = {"format": FORMAT, **asdict(ledger)}
-    content = json.dumps(told, default=text, allow_nan=False, sort_keys=True)
+    content = json.dumps(told, default=rfc3339, allow_nan=False, sort_keys=True)
     write_whole(path, content.encode())
 
 

@@ -132,21 +132,18 @@ def as_prices(given: object) -> Prices:
             )
 
 
-def read_prices(path: str | PathLike[str], *, partial_last_line: bool = False) -> Prices:
+def read_prices(path: str | PathLike[str]) -> Prices:
     """Prices from a csv, csv.gz or Parquet file: a column of times, then one column an asset.
 
     Of a csv the first column is `Date` (YYYY-MM-DD: daily closes, stamped at 21:00 UTC) or `time`,
     `timestamp` or `datetime` (RFC 3339 with a zone: when each bar was known). Of a Parquet file it
     is any column of dates or datetimes. Parquet takes polars, or pandas with pyarrow.
 
-    partial_last_line  leaves out a last line of csv without a line break: of a file that grows, it
-                       may be half written
-
     Raises PricesError, naming the line, the column or the date; OSError when it cannot be read.
     """
     path = Path(path)
     try:
-        return Prices(*tables.read(path, partial_last_line=partial_last_line))
+        return Prices(*tables.read(path))
     except (tables.TableError, PricesError) as error:
         raise PricesError(f"{path.name}: {error}") from error
 
@@ -170,6 +167,20 @@ def stamp(time: np.datetime64) -> str:
     return f"{np.datetime_as_string(time, unit=unit)}Z"
 
 
+def fault_of(times: TimeArray) -> str | None:
+    """What is wrong with the times (bars,) of bars; None when each has one, and they increase."""
+    if np.isnat(times).any():
+        return f"bar {int(np.isnat(times).argmax())} has no time"
+    increase = times[1:] > times[:-1]
+    if increase.all():
+        return None
+    row = int(increase.argmin()) + 1
+    return (
+        f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
+        " sort the bars, and keep one of each time"
+    )
+
+
 def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> None:
     if not assets or len(set(assets)) != len(assets) or not all(assets):
         raise PricesError(f"assets need names, each its own: {assets}")
@@ -178,15 +189,8 @@ def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> Non
     if values.shape != (len(times), len(assets)):
         expected = (len(times), len(assets))
         raise PricesError(f"values have shape {values.shape}; times and assets say {expected}")
-    if np.isnat(times).any():
-        raise PricesError(f"bar {int(np.isnat(times).argmax())} has no time")
-    late = times[1:] > times[:-1]
-    if not late.all():
-        row = int(late.argmin()) + 1
-        raise PricesError(
-            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
-            " sort the bars, and keep one of each time"
-        )
+    if (fault := fault_of(times)) is not None:
+        raise PricesError(fault)
     good = np.isfinite(values) & (values > 0)
     if not good.all():
         row, column = (int(at) for at in np.argwhere(~good)[0])

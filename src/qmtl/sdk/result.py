@@ -143,7 +143,8 @@ class SubmitResult:
 
     def __str__(self) -> str:
         """The world's answer first, then the advice; for a terminal of 80 columns."""
-        mode, reason = self.effective_mode, self.downgrade_reason
+        now = monotonic()
+        mode, reason = self.decision.mode(now), self.decision.why_lower(now)
         head = f"{self.strategy_id} in world {self.world_id}: {mode}"
         lines = [head if reason is None else f"{head}, downgraded ({reason})"]
         if self.previous is not None:

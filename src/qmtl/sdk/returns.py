@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qmtl.sdk import tables
-from qmtl.sdk.prices import FloatArray, TimeArray, stamp
+from qmtl.sdk.prices import FloatArray, TimeArray, fault_of, stamp
 
 
 class ReturnsError(ValueError):
@@ -78,7 +78,7 @@ def as_returns(given: object) -> Returns:
             )
 
 
-def read_returns(path: str | PathLike[str], *, partial_last_line: bool = False) -> Returns:
+def read_returns(path: str | PathLike[str]) -> Returns:
     """Returns from a csv, csv.gz or Parquet file of two columns, times and simple net returns.
 
     The rules for files and times are those of `read_prices`. Raises ReturnsError, naming the line,
@@ -86,7 +86,7 @@ def read_returns(path: str | PathLike[str], *, partial_last_line: bool = False) 
     """
     path = Path(path)
     try:
-        return _of_table(tables.read(path, partial_last_line=partial_last_line))
+        return _of_table(tables.read(path))
     except (tables.TableError, ReturnsError) as error:
         raise ReturnsError(f"{path.name}: {error}") from error
 
@@ -122,15 +122,8 @@ def _check(times: TimeArray, values: FloatArray) -> None:
         raise ReturnsError(
             f"one return a time, and at least one: {times.shape} times, {values.shape} returns"
         )
-    if np.isnat(times).any():
-        raise ReturnsError(f"bar {int(np.isnat(times).argmax())} has no time")
-    late = times[1:] > times[:-1]
-    if not late.all():
-        row = int(late.argmin()) + 1
-        raise ReturnsError(
-            f"times increase; {stamp(times[row])} follows {stamp(times[row - 1])}:"
-            " sort the bars, and keep one of each time"
-        )
+    if (fault := fault_of(times)) is not None:
+        raise ReturnsError(fault)
     good = np.isfinite(values) & (values > -1)
     if not good.all():
         row = int(good.argmin())

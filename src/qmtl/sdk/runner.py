@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from qmtl.adapters.client import Answer, ApiError, Away, Client
+from qmtl.adapters.client import NOT_QMTL, Answer, ApiError, Away, Client
 from qmtl.core.names import Phase, Reason, Verdict
 from qmtl.sdk import examination, spool, sweep
 from qmtl.sdk.checks import Finding, StrategyRejected
@@ -28,7 +28,6 @@ from qmtl.sdk.sweep import SweepResult
 __all__ = ["ENGINE", "Progress", "Runner", "StrategyRejected"]
 
 ENGINE = Engine()
-NOT_QMTL = "Not an answer of qmtl"
 # What a refusal of changed history means, by where the returns were made.
 RESTATED = (
     "Other returns are held for the same times. Give version=... for changed code or restated"
@@ -241,6 +240,7 @@ def _sent(client: Client, world: str, found: Examination, meant: str) -> SubmitR
     asked_at = monotonic()
     try:
         told = client.submit(submission)
+        resolved = spool.taken_as(told)
     except Away:
         return SubmitResult(
             strategy_id=found.strategy_id,
@@ -256,8 +256,7 @@ def _sent(client: Client, world: str, found: Examination, meant: str) -> SubmitR
         if Reason.EVIDENCE_CHANGED in error.reasons:
             error.add_note(meant)
         raise
-    resolved = _read(told, "strategy_id", str) or found.strategy_id
-    version, changed = _read(told, "version", int), tuple(_read(told, "changed", list) or ())
+    version, changed = _read(told, "version", int), _texts(told, "changed")
     decision = _decision(told, world, resolved, asked_at)
     return SubmitResult(
         strategy_id=resolved,
@@ -268,7 +267,7 @@ def _sent(client: Client, world: str, found: Examination, meant: str) -> SubmitR
         decision=decision,
         version=version,
         previous=_read(told, "previous", str),
-        changed=tuple(map(str, changed)),
+        changed=changed,
         flushed=flushed,
     )
 
@@ -302,6 +301,10 @@ def _read(told: Answer, name: str, kind: type) -> Any:
     return value
 
 
+def _texts(told: Answer, name: str) -> tuple[str, ...]:
+    return tuple(map(str, _read(told, name, list) or ()))
+
+
 def _decision(told: Answer, world: str, strategy_id: str, asked_at: float) -> Held:
     try:
         return Held(envelope_of(told.get("decision"), world, strategy_id), asked_at)
@@ -314,13 +317,13 @@ def _answer(told: Answer, decision: Held) -> WorldAnswer:
     verdict, phase = told.get("verdict"), told.get("phase")
     try:
         return WorldAnswer(
-            run_id=told.get("run_id"),
+            run_id=_read(told, "run_id", str),
             verdict=None if verdict is None else Verdict(verdict),
-            reasons=tuple(map(str, told.get("reasons") or ())),
-            details=tuple(map(str, told.get("details") or ())),
+            reasons=_texts(told, "reasons"),
+            details=_texts(told, "details"),
             phase=None if phase is None else Phase(phase),
             envelope=decision.envelope,
-            warnings=tuple(map(str, told.get("warnings") or ())),
+            warnings=_texts(told, "warnings"),
             explanation=_read(told, "explanation", dict) or {},
         )
     except ValueError as error:

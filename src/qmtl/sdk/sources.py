@@ -5,24 +5,21 @@ not there yet: a file that cannot be read, or is shorter than it was, is looked 
 error only once it has stayed so.  Bars that were seen never change: that, too, is an error.
 """
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
+from qmtl.sdk import tables
 from qmtl.sdk.prices import Prices, PricesError, as_prices, read_prices, stamp
 
 POLL: Final = timedelta(seconds=0.2)  # Of a file: a look at its size and time costs nothing.
 SETTLE: Final = timedelta(seconds=10)  # Longer than anybody pauses in the midst of writing a file.
-TABLES: Final = (".csv", ".csv.gz", ".parquet")  # What of a folder is prices.
-TEXT: Final = (".csv", ".csv.gz")
+TABLES: Final = (*tables.CSV_SUFFIXES, *tables.PARQUET_SUFFIXES)  # What of a folder is prices.
 
 Mark = tuple[int, int, int]  # Inode, size and time: what is unchanged was not written.
 
@@ -140,10 +137,11 @@ def _polled(
     wrong: PricesError | OSError | None = None
     waited = timedelta(0)
     while not stop.is_set():
+        now: object = None  # What cannot be looked at is another thing when it is back.
         try:
             now = mark()
             if now != seen:
-                seen, wrong, waited = now, None, timedelta(0)
+                wrong, waited = None, timedelta(0)
                 found = read()
                 grown(known, found)
                 if known is None or found.bars > known.bars:
@@ -151,9 +149,11 @@ def _polled(
                     yield found
         except (PricesError, OSError) as error:
             wrong = error
-        if wrong is not None and (known is None or waited >= settle):
-            raise wrong
-        waited += poll
+        seen = now
+        if wrong is not None:
+            if known is None or waited >= settle:
+                raise wrong
+            waited += poll
         stop.wait(poll.total_seconds())
 
 
@@ -162,6 +162,7 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_text = path.name.lower().endswith(tables.CSV_SUFFIXES)
         self._mark: Mark | None = None
         self._text = b""
         self._prices: Prices | None = None
@@ -171,7 +172,7 @@ class _Table:
 
     def is_empty(self) -> bool:
         """Whether it is a CSV that has a header at most: a month begins with its first bar."""
-        if self._prices is not None or not self.path.name.endswith(TEXT):
+        if self._prices is not None or not self._is_text:
             return False
         return _lines(self.path).count(b"\n") <= 1
 
@@ -179,8 +180,7 @@ class _Table:
         """Raises OSError, PricesError."""
         mark = self.mark()
         if self._prices is None or mark != self._mark:
-            is_text = self.path.name.endswith(TEXT)
-            self._prices = self._read_text() if is_text else read_prices(self.path)
+            self._prices = self._read_text() if self._is_text else read_prices(self.path)
             self._mark = mark
         return self._prices
 
@@ -201,21 +201,18 @@ class _Table:
         return found
 
     def _parsed(self, text: bytes) -> Prices:
-        """Through a file of its own: the one that is written to may change while it is read."""
-        with TemporaryDirectory(prefix="qmtl-") as folder:
-            copy = Path(folder) / self.path.name.removesuffix(".gz")
-            copy.write_bytes(text)
-            return read_prices(copy)
+        try:
+            return Prices(*tables.of_csv(text))
+        except (tables.TableError, PricesError) as error:
+            raise PricesError(f"{self.path.name}: {error}") from error
 
 
 def _lines(path: Path) -> bytes:
     """The text of a CSV file up to its last line break."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise PricesError(f"{path.name}: {error}") from error
+    try:
+        content = tables.content_of(path)
+    except tables.TableError as error:
+        raise PricesError(f"{path.name}: {error}") from error
     return content[: content.rfind(b"\n") + 1]
 
 
@@ -225,7 +222,7 @@ def _marked(path: Path) -> Mark:
 
 
 def _is_table(path: Path) -> bool:
-    return path.name.endswith(TABLES) and not path.name.startswith(".")
+    return path.name.lower().endswith(TABLES) and not path.name.startswith(".")
 
 
 def _joined(parts: list[Prices]) -> Prices:

@@ -10,18 +10,18 @@ credential is not sent under another; the credential itself is kept nowhere.  Wh
 none (there was no server yet to give one) has no author: who sends it is the author.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmtl.adapters.client import NO_CREDENTIAL, ApiError, Away, Client
-from qmtl.sdk.disk import write_whole
+from qmtl.adapters.client import NO_CREDENTIAL, NOT_QMTL, Answer, ApiError, Away, Client
+from qmtl.sdk.decisions import as_good_as_away, is_strangers
+from qmtl.sdk.disk import alone, write_whole
 
 FORMAT = 1
 REFUSED = "refused"  # A folder: what cannot be sent is not tried again, and not lost.
@@ -148,13 +148,13 @@ def _flushed(home: Path, client: Client) -> list[Flushed]:
             done.append(Flushed(*about, "waiting", away))
             continue
         try:
-            client.submit(kept["submission"])
+            taken_as(client.submit(kept["submission"]))
         except Away as error:
             away = str(error)
             done.append(Flushed(*about, "waiting", away))
         except ApiError as error:
-            if error.status in (401, 429) or error.status >= 500:
-                # Of the credential, the hour or the server: not of the submission.
+            # Of the credential, the hour or the server: not of the submission.
+            if error.status == 401 or as_good_as_away(error) or is_strangers(error):
                 away = str(error)
                 done.append(Flushed(*about, "waiting", away))
                 continue
@@ -164,6 +164,17 @@ def _flushed(home: Path, client: Client) -> list[Flushed]:
             path.unlink(missing_ok=True)
             done.append(Flushed(*about, "sent", ""))
     return done
+
+
+def taken_as(told: Answer) -> str:
+    """The id under which a world, or its gateway, took a submission.
+
+    Raises ApiError for an answer without one: whoever gave it may not have taken it.
+    """
+    strategy_id = told.get("strategy_id")
+    if not (isinstance(strategy_id, str) and strategy_id):
+        raise ApiError(200, NOT_QMTL, f"strategy_id is {strategy_id!r}")
+    return strategy_id
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -188,9 +199,6 @@ def _aside(home: Path, path: Path) -> Path:
     return path.replace(aside / path.name)
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
+def _locked(home: Path) -> AbstractContextManager[None]:
     """Alone in the spool until the end of the block, or of the process."""
-    with open(home / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return alone(home / ".lock", wait=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from qmtl.adapters.client import Answer, ApiError, Client
+from qmtl.adapters.client import NOT_QMTL, Answer, ApiError, Client
 from qmtl.core.names import Phase, Stage
 from qmtl.core.times import instant
 from qmtl.sdk.prices import Prices
@@ -109,7 +109,7 @@ def standing(client: Client, world: str, strategy_id: str) -> Standing:
             waits_for=tuple(map(str, told["details"] or told["reasons"])),
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise ApiError(200, "Not an answer of qmtl", f"status of {strategy_id}: {error}") from error
+        raise ApiError(200, NOT_QMTL, f"status of {strategy_id}: {error}") from error
 
 
 def _instant(told: str | None) -> datetime | None:
@@ -132,6 +132,4 @@ def numpy_time(at: datetime) -> np.datetime64:
 def prefix(prices: Prices, last: datetime) -> Prices | None:
     """The bars up to an instant, that included; None when there are none."""
     bars = int(np.searchsorted(prices.times, numpy_time(last), side="right"))
-    if bars in (0, prices.bars):
-        return prices if bars else None
-    return Prices(prices.times[:bars], prices.assets, prices.values[:bars])
+    return prices.head(bars) if bars else None

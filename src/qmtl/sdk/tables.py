@@ -73,42 +73,53 @@ class Table(NamedTuple):
 # Files --------------------------------------------------------------------------------------------
 
 
-def read(path: str | PathLike[str], *, partial_last_line: bool = False) -> Table:
+def read(path: str | PathLike[str]) -> Table:
     """A csv, csv.gz or Parquet file: a column of times, then one a name.
 
     The times of a csv are in its first column, `Date` (YYYY-MM-DD) or `time`, `timestamp` or
     `datetime` (RFC 3339 with a zone). Those of a Parquet file are in its first column, of dates or
     datetimes; or in its last, where pandas writes an index.
 
-    partial_last_line  leaves out a last line of csv that no line break ends: it is being written.
-                       Parquet is whole or an error
-
     Raises TableError, OSError when the file cannot be read.
     """
     path = Path(path)
     name = path.name.lower()
     if name.endswith(CSV_SUFFIXES):
-        return read_csv(path, partial_last_line=partial_last_line)
+        return read_csv(path)
     if name.endswith(PARQUET_SUFFIXES):
         return _read_parquet(path)
     raise TableError(f"is none of {', '.join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))}")
 
 
-def read_csv(path: Path, *, partial_last_line: bool = False) -> Table:
+def read_csv(path: Path) -> Table:
     """As `read`, whatever the file's name; it is unpacked when that ends in gz.
 
     Raises TableError, with the line; OSError.
     """
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    return of_csv(content_of(path))
+
+
+def content_of(path: Path) -> bytes:
+    """What a file holds, unpacked when its name ends in gz.
+
+    Raises TableError for what cannot be unpacked; OSError.
+    """
+    content = path.read_bytes()
+    if path.suffix.lower() != ".gz":
+        return content
     try:
-        with opener(path, "rb") as stream:
-            content = stream.read()
-        if partial_last_line:
-            content = content[: content.rfind(b"\n") + 1]
+        return gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TableError(str(error)) from error
+
+
+def of_csv(content: bytes) -> Table:
+    """The content of a csv file as `read` has it.  Raises TableError, with the line."""
+    try:
         # utf-8-sig: spreadsheets write a byte order mark that would hide the word Date.
         text = content.decode("utf-8-sig")
         return _of_rows(csv.reader(io.StringIO(text, newline="")))
-    except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError) as error:
         raise TableError(str(error)) from error
 
 

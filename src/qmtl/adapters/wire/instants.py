@@ -10,6 +10,7 @@ import numpy as np
 
 from qmtl.core.columns import Int64
 from qmtl.core.times import instant, micros
+from qmtl.core.times import rfc3339 as rfc3339  # Whoever reads times here writes them, too.
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -18,11 +19,6 @@ _PLAIN_UTC: Final = re.compile(
     r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|\+00:00)\n)*", re.ASCII
 )
 WORDS: Final = "a time with its offset, such as 2024-01-31T21:00:00Z"
-
-
-def rfc3339(moment: datetime) -> str:
-    """An aware datetime as it goes over the wire: UTC, `Z`, microseconds if there are any."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def parse(text: str) -> datetime:

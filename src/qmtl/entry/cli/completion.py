@@ -53,7 +53,6 @@ def prepare() -> None:
 
 def worlds(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """The ids of worlds that begin so, with their names."""
-
     told = _answered(ctx, Client.worlds)
     return [(w["id"], w["name"]) for w in told if w["id"].startswith(incomplete)]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qmtl.adapters.client import TIMEOUT_SEC, URL_DEFAULT, Client, is_loopback
+from qmtl.core.times import UNITS
 
 from . import completion
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import httpx
 
 ADMIN_TOKEN: Final = "admin.token"  # In a data folder: what a first start on loopback leaves.
-UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 
 
@@ -110,6 +110,17 @@ AnyStrategy = Annotated[
         callback=_remembered("strategy"),
         autocompletion=completion.strategies,
     ),
+]
+TheWorld = Annotated[
+    str | None,
+    typer.Option("--world", help="The world that decides.", autocompletion=completion.worlds),
+]
+PriceFile = Annotated[
+    Path | None, typer.Option("--prices", help="Daily closes: csv, csv.gz or parquet.")
+]
+OwnId = Annotated[str | None, typer.Option("--id", help="By default the strategy's name.")]
+CostBps = Annotated[
+    float | None, typer.Option("--cost-bps", min=0, help="Cost of a unit of weight traded.")
 ]
 Run = Annotated[
     str | None,

@@ -4,7 +4,6 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
@@ -15,7 +14,7 @@ import typer
 from qmtl.adapters.client import Client
 
 from . import output, project
-from .context import Json, connect
+from .context import Json, OwnId, TheWorld, connect
 from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
@@ -33,13 +32,11 @@ def follow(
     source: Annotated[
         str | None, typer.Argument(metavar="[FILE_OR_MODULE:NAME]", help="The strategy.")
     ] = None,
-    world: Annotated[str | None, typer.Option(help="The world that decides.")] = None,
+    world: TheWorld = None,
     prices: Annotated[
         Path | None, typer.Option(exists=True, help="A file that grows, or a folder of files.")
     ] = None,
-    strategy_id: Annotated[
-        str | None, typer.Option("--id", help="By default the strategy's name.")
-    ] = None,
+    strategy_id: OwnId = None,
     cost_bps: Annotated[
         float | None, typer.Option(min=0, help="Cost of a unit of weight traded, as submitted.")
     ] = None,
@@ -67,7 +64,7 @@ def follow(
     """
     if loop and not replay:
         raise typer.BadParameter("--loop goes with --replay; else run qmtl world campaign-loop")
-    last = None if until is None else _day(until)
+    last = None if until is None else project.day(until, "--until")
     here = project.here()
     world = ctx.meta["world"] = project.needed(world or here.world, "--world", "world")
     source = project.needed(source or here.strategy, "FILE_OR_MODULE:NAME", "strategy")
@@ -75,6 +72,7 @@ def follow(
     cost = here.cost_bps if cost_bps is None else cost_bps
     with connect(ctx) as client, _until_told() as stop, _shown(prices, as_json) as tell:
         done = _followed(
+            ctx,
             client,
             source,
             cost,
@@ -94,8 +92,10 @@ def follow(
         raise typer.Exit(output.AWAY)
 
 
-def _followed(client: Client, code: str, cost: float | None, **asked: Any) -> "Followed":
-    """`Runner.follow` of the strategy in `code`; what it refuses is said.  Raises typer.Exit."""
+def _followed(
+    ctx: typer.Context, client: Client, code: str, cost: float | None, **asked: Any
+) -> "Followed":
+    """`Runner.follow`; what it refuses is said.  Raises typer.Exit."""
     from qmtl.sdk import follow as following
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
     from qmtl.sdk.engine import Engine
@@ -104,22 +104,24 @@ def _followed(client: Client, code: str, cost: float | None, **asked: Any) -> "F
     from qmtl.sdk.strategy import StrategyError
     from qmtl.sdk.submitted import NotSubmitted
 
-    engine = None if cost is None else Engine(cost)
+    said, known = output.failed, ctx.meta
     try:
+        strategy = strategy_of(code)
+        engine = None if cost is None else Engine(cost)
         with authors_errors(home_of(code)):
-            return following.follow(strategy_of(code), engine=engine, client=client, **asked)
+            return following.follow(strategy, engine=engine, client=client, **asked)
     except AuthorsError as error:
         cause = f"the strategy failed with {error}"
-        output.failed(cause, "mend it, then qmtl follow again: nothing is left out", error.where)
+        said(cause, "mend it, then qmtl submit: it is another version then", error.where, known)
         raise typer.Exit(output.REFUSED) from error
     except BarRefused as error:
         hint = f"qmtl journal list {asked['world']} shows what the world has"
-        output.failed(str(error), hint, error.error.details)
-        if error.error.reasons:
-            typer.echo(f"  reasons: {', '.join(error.error.reasons)}", err=True)
+        refused = error.error
+        said(str(error), hint, refused.details, known, reasons=list(refused.reasons))
         raise typer.Exit(output.REFUSED) from error
     except following.NoReplayClock as error:
-        output.failed(str(error), "qmtl serve --clock replay --at TIME, with a folder of its own")
+        hint = "qmtl serve --clock replay --at TIME, with a folder of its own"
+        said(str(error), hint, known=known)
         raise typer.Exit(output.REFUSED) from error
     except (
         NotSubmitted,
@@ -129,7 +131,7 @@ def _followed(client: Client, code: str, cost: float | None, **asked: Any) -> "F
         PricesError,
         OSError,
     ) as error:
-        output.failed(str(error))
+        said(str(error), known=known)
         raise typer.Exit(output.REFUSED) from error
 
 
@@ -187,10 +189,3 @@ def _with_loop(
                 tell(Note(text))
 
     return told
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--until: {text!r} is no day, such as 2021-12-31") from error

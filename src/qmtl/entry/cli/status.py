@@ -7,7 +7,7 @@ import typer
 
 from qmtl.adapters.client import ApiError, Away, Client
 
-from . import completion, output, project
+from . import completion, output, picture, project
 from .context import Json, connect, duration
 
 app = typer.Typer()
@@ -15,7 +15,6 @@ app = typer.Typer()
 ANSWER_SEC: Final = 10.0  # A view that waits longer for its world should say that it waits.
 ROWS_MIN: Final = 3  # Of strategies, however low the window is.
 NOT_FOUND: Final = 404
-SERVER_FAILS: Final = 500
 
 
 @app.command()
@@ -56,11 +55,8 @@ def gathered(client: Client, world: str) -> dict[str, Any]:
         "campaign": client.status(world),
         "decisions": client.decide(world),
         "candidates": list(client.candidates(world)),
-        "snapshots": {stage: _latest(client, world, stage) for stage in STAGES},
+        "snapshots": {stage: _latest(client, world, stage) for stage in picture.STAGES},
     }
-
-
-STAGES: Final = ("backtest", "paper", "live")
 
 
 def _latest(client: Client, world: str, stage: str) -> dict[str, Any] | None:
@@ -73,16 +69,14 @@ def _latest(client: Client, world: str, stage: str) -> dict[str, Any] | None:
 
 
 def _print(told: dict[str, Any]) -> None:
-    from .picture import picture
-
-    output.console().print(picture(told))
+    output.console().print(picture.picture(told))
 
 
 def _watch(client: Client, world: str, told: dict[str, Any], every: float) -> None:
     """Until Ctrl-C.  Raises ApiError once the world refuses to be looked at."""
     from rich.live import Live
 
-    from . import picture
+    from qmtl.sdk.decisions import as_good_as_away
 
     console = output.console()
     seen_at, away = time.monotonic(), None
@@ -97,7 +91,7 @@ def _watch(client: Client, world: str, told: dict[str, Any], every: float) -> No
                     told, away = gathered(client, world), None
                     seen_at = time.monotonic()
                 except (Away, ApiError) as error:
-                    if isinstance(error, ApiError) and error.status < SERVER_FAILS:
+                    if isinstance(error, ApiError) and not as_good_as_away(error):
                         raise
                     away = picture.Away(str(error), time.monotonic() - seen_at)
     except KeyboardInterrupt:

@@ -11,8 +11,8 @@ import typer
 
 from qmtl.adapters.client import Away, Client
 
-from . import completion, output, project
-from .context import Json, connect
+from . import output, project
+from .context import CostBps, Json, OwnId, PriceFile, TheWorld, connect
 from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
@@ -45,22 +45,13 @@ def submit(
     source: Annotated[
         str | None, typer.Argument(metavar="[FILE_OR_MODULE:NAME]", help="The strategy.")
     ] = None,
-    world: Annotated[
-        str | None,
-        typer.Option(help="The world that decides.", autocompletion=completion.worlds),
-    ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="Daily closes: csv, csv.gz or parquet.")
-    ] = None,
-    strategy_id: Annotated[
-        str | None, typer.Option("--id", help="By default the strategy's name.")
-    ] = None,
+    world: TheWorld = None,
+    prices: PriceFile = None,
+    strategy_id: OwnId = None,
     variants: Annotated[
         int | None, typer.Option(min=1, help="How many variants of it were looked at.")
     ] = None,
-    cost_bps: Annotated[
-        float | None, typer.Option(min=0, help="Cost of a unit of weight traded.")
-    ] = None,
+    cost_bps: CostBps = None,
     until: Annotated[
         str | None, typer.Option(help="The last day that is submitted: 2021-12-31.")
     ] = None,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from . import completion, output, project
-from .context import Json, connect, name_and_value
+from . import output, project
+from .context import CostBps, Json, OwnId, PriceFile, TheWorld, connect, name_and_value
 from .source import authors_errors, home_of, named
 from .submit import cut, end, progress_bars, refuse_the_future, understood
 
@@ -49,22 +49,13 @@ def sweep(
     metric: Annotated[
         str, typer.Option(help="The best has the most of it; the least, where less is better.")
     ] = "sharpe_annual",
-    world: Annotated[
-        str | None,
-        typer.Option(help="The world that decides.", autocompletion=completion.worlds),
-    ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="Daily closes: csv, csv.gz or parquet.")
-    ] = None,
-    strategy_id: Annotated[
-        str | None, typer.Option("--id", help="By default the strategy's name.")
-    ] = None,
+    world: TheWorld = None,
+    prices: PriceFile = None,
+    strategy_id: OwnId = None,
     before: Annotated[
         int, typer.Option(min=0, help="How many variants were looked at before.")
     ] = 0,
-    cost_bps: Annotated[
-        float | None, typer.Option(min=0, help="Cost of a unit of weight traded.")
-    ] = None,
+    cost_bps: CostBps = None,
     until: Annotated[
         str | None, typer.Option(help="The last day that is looked at: 2021-12-31.")
     ] = None,

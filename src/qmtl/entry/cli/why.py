@@ -8,6 +8,7 @@ import typer
 from qmtl.adapters.client import Client
 from qmtl.core.errors import Invalid
 from qmtl.core.names import WorldId
+from qmtl.core.times import rfc3339
 
 from . import output, project
 from .context import Json, connect
@@ -91,8 +92,7 @@ def _journal(client: Client, world: str, seq: int) -> list["Entry"]:
 def _headline(found: "Why") -> str:
     entry = found.entry
     of = "" if found.strategy_id is None else f" of {found.strategy_id}"
-    at = entry.at.isoformat().replace("+00:00", "Z")
-    said = f"entry {entry.seq}: {entry.fact.kind}{of} by {entry.actor} at {at}"
+    said = f"entry {entry.seq}: {entry.fact.kind}{of} by {entry.actor} at {rfc3339(entry.at)}"
     return f"{said} — {VERDICTS[found.outcome]}"
 
 
@@ -116,7 +116,7 @@ def _json(found: "Why") -> dict[str, object]:
     entry = found.entry
     return {
         "seq": entry.seq,
-        "at": entry.at.isoformat().replace("+00:00", "Z"),
+        "at": rfc3339(entry.at),
         "actor": entry.actor,
         "kind": entry.fact.kind,
         "strategy_id": found.strategy_id,
