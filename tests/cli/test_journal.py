@@ -291,7 +291,8 @@ def test_an_audit_says_what_was_allowed(told: Told, tmp_path: Path) -> None:
     assert "alpha: live at ramp step 1, weight 0.1: ok" in said
     assert "1 times a weight went up, 1 allowed, 0 not" in said
     answer = json.loads(run("audit", str(path), "--json").output)
-    assert answer["ok"] and answer["entries"] == len(told)
+    assert answer["ok"]
+    assert answer["entries"] == len(told)
     assert [each["violations"] for each in answer["transitions"]] == [[]]
 
 
@@ -304,14 +305,16 @@ def test_an_audit_says_what_was_not_allowed_and_exits_1(told: Told, tmp_path: Pa
     assert "NOT ALLOWED" in said
     assert "it had 1 of 2 approvals that count" in said
     answer = json.loads(run("audit", str(path), "--json", code=1).output)
-    assert not answer["ok"] and answer["problem"] is None
+    assert not answer["ok"]
+    assert answer["problem"] is None
 
 
 def test_an_audit_of_an_edited_journal_says_that_first(told: Told, tmp_path: Path) -> None:
     path = tmp_path / "w.jsonl"
     path.write_bytes(b"".join(exported(told, W)).replace(b"looks good", b"looks well"))
     answer = json.loads(run("audit", str(path), "--json", code=1).output)
-    assert not answer["ok"] and "edited" in answer["problem"]
+    assert not answer["ok"]
+    assert "edited" in answer["problem"]
     assert answer["transitions"] == []
 
 
@@ -325,4 +328,5 @@ def test_a_journal_that_cannot_be_audited_is_not_allowed(told: Told, tmp_path: P
 
 def test_an_audit_of_a_world_reads_it_from_the_server(told: Told) -> None:
     answer = json.loads(run("audit", W, "--json", transport=serving(told)).output)
-    assert answer["ok"] and answer["source"] == W
+    assert answer["ok"]
+    assert answer["source"] == W
