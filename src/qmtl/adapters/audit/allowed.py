@@ -1,6 +1,6 @@
 """Was every live transition allowed?  Derived again from an exported journal, and nothing else.
 
-Written from HTTP.md, POLICY.md and DESIGN.md section 7 for who has to sign for it, so it shares no
+By HTTP.md, POLICY.md and DESIGN.md section 7, for who has to sign for it (0025).  It shares no
 code with the gate that it checks: the standard library, `cronsim`, and the lines of `verify.py`.
 What has to be computed from returns, it does not know: NOT_CHECKED.  Weights are shares of capital.
 """

@@ -1,6 +1,6 @@
 """What a journal has told so far of who may be live, and who is.
 
-Written from HTTP.md, POLICY.md and DESIGN.md, for `allowed.py`: see there.
+What the documents leave out is as `core/fold.py` has it (decision 0025).  For `allowed.py`.
 """
 
 import re
