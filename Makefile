@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format sim crash power bench docs lock clean
+.PHONY: help venv run demo test check format sim crash races power bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ sim: $(VENV) ## Simulate worlds from seeds, far longer than the tests do
 
 crash: $(VENV) ## Kill a writing server 50 times with SIGKILL; see what it left
 	QMTL_CRASH_ROUNDS=50 $(BIN)/python -m pytest tests/crash -q
+
+races: $(VENV) ## Race 16 clients to approve, reject, apply and kill, 200 times
+	QMTL_RACE_ROUNDS=200 $(BIN)/python -m pytest tests/crash/test_races.py -q
 
 power: $(VENV) ## Cut the power, or fail the disk, at every I/O operation of every use case
 	QMTL_POWER=all $(BIN)/python -m pytest tests/power -q -n 2

@@ -279,3 +279,54 @@ def test_a_server_that_is_killed_while_it_makes_its_key_starts_again(tmp_path: P
         assert text in (None, (data / KEY_FILE).read_bytes()), "a key that was made is kept"
         assert json.loads(cli(server, "head", "sandbox").stdout)["seq"] > 0
         assert "whole" in cli(server, "verify", "sandbox").stdout
+
+
+# ---- Audit -----------------------------------------------------------------------------------
+
+
+def test_an_audit_says_what_was_allowed(told: Told, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_bytes(b"".join(exported(told, W)))
+    said = run("audit", str(path)).output
+    assert "alpha: live at ramp step 1, weight 0.1: ok" in said
+    assert "1 times a weight went up, 1 allowed, 0 not" in said
+    answer = json.loads(run("audit", str(path), "--json").output)
+    assert answer["ok"]
+    assert answer["entries"] == len(told)
+    assert [each["violations"] for each in answer["transitions"]] == [[]]
+
+
+def test_an_audit_says_what_was_not_allowed_and_exits_1(told: Told, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    seq = next(entry["seq"] for entry in told if entry["kind"] == "approval_given")
+    forged = chained((entry for entry in told if entry["seq"] != seq), W)
+    path.write_bytes(b"".join(exported(forged, W)))
+    said = run("audit", str(path), code=1).output
+    assert "NOT ALLOWED" in said
+    assert "it had 1 of 2 approvals that count" in said
+    answer = json.loads(run("audit", str(path), "--json", code=1).output)
+    assert not answer["ok"]
+    assert answer["problem"] is None
+
+
+def test_an_audit_of_an_edited_journal_says_that_first(told: Told, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    path.write_bytes(b"".join(exported(told, W)).replace(b"looks good", b"looks well"))
+    answer = json.loads(run("audit", str(path), "--json", code=1).output)
+    assert not answer["ok"]
+    assert "edited" in answer["problem"]
+    assert answer["transitions"] == []
+
+
+def test_a_journal_that_cannot_be_audited_is_not_allowed(told: Told, tmp_path: Path) -> None:
+    path = tmp_path / "w.jsonl"
+    newer = {**told[-1], "kind": "of_next_year", "fact": {"kind": "of_next_year"}}
+    path.write_bytes(b"".join(exported(chained([*told, newer], W), W)))
+    answer = json.loads(run("audit", str(path), "--json", code=1).output)
+    assert "of_next_year" in answer["problem"]
+
+
+def test_an_audit_of_a_world_reads_it_from_the_server(told: Told) -> None:
+    answer = json.loads(run("audit", W, "--json", transport=serving(told)).output)
+    assert answer["ok"]
+    assert answer["source"] == W

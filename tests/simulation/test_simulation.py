@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from qmtl.adapters.audit.allowed import audit
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.campaign import ActionKind
@@ -33,6 +34,7 @@ from qmtl.core.view import WorldView
 from qmtl.sim import chaos
 from qmtl.sim.chaos import Maker
 from qmtl.sim.scene import Scene
+from tests.exports import exported, told_of
 from tests.simulation.watch import Watched
 
 EXAMPLES = int(os.environ.get("QMTL_SIM_EXAMPLES", "0"))
@@ -217,6 +219,10 @@ def life(seed: int) -> WorldView:
             converge(watched)
             ask_again(watched, rng, times=3)
             watched.look()
+    told = told_of(watched.one.store, watched.one.world_id)
+    found = audit(exported(told, watched.one.world_id))
+    assert not [each for each in found if each.violations]
+    assert len(found) >= sum(entry["kind"] == "promotion_applied" for entry in told)
     return watched.view
 
 

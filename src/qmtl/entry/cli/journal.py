@@ -16,6 +16,7 @@ from . import output, project
 from .context import Json, World, connect
 
 if TYPE_CHECKING:
+    from qmtl.adapters.audit.allowed import Audit, Transition
     from qmtl.adapters.wire.verify import Verified
 
 app = typer.Typer(no_args_is_help=True)
@@ -228,6 +229,91 @@ def _lines(ctx: typer.Context, source: str | None) -> Iterator[tuple[str, Iterat
         except (ApiError, Away) as error:
             error.add_note(f"there is no file {world} here, so it was taken for a world")
             raise
+
+
+@app.command()
+def audit(
+    ctx: typer.Context,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE | WORLD]",
+            help="An export, - for standard input, or a world; by default the project's.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Whether everything that went live was allowed to, derived again from the journal alone.
+
+    A line for each weight that went up: ok, or every condition that did not hold, with the entries
+    that show it. The journal is verified on the way, without kept heads and keys (qmtl journal
+    verify takes them). The exit code is 1 when anything was not allowed, or the journal not whole.
+    """
+    from qmtl.adapters.audit.allowed import Audit, Unreadable, followed
+    from qmtl.adapters.wire.verify import verify as verified
+
+    found = Audit()
+    with _lines(ctx, source) as (named, lines):
+        try:
+            problem = verified(followed(found, lines)).problem
+            whole = None if problem is None else problem.what
+        except Unreadable as error:
+            whole = str(error)
+    wrong = [each for each in found.transitions if each.violations]
+    if as_json:
+        output.as_json(_audit_json(found, named, whole))
+    else:
+        _print_audit(found, named, wrong)
+        if whole is not None:
+            said = [f"the {found.entries} entries before it were audited"]
+            output.failed(f"{named}: {whole}", details=said)
+    if wrong or whole is not None:
+        raise typer.Exit(output.REFUSED)
+
+
+def _print_audit(found: "Audit", named: str, wrong: "list[Transition]") -> None:
+    from qmtl.adapters.audit.allowed import NOT_CHECKED
+
+    for each in found.transitions:
+        said = f"entry {each.seq}  {each.at.isoformat()}  {each.strategy_id}: {each.what}"
+        output.line(f"{said}: {'NOT ALLOWED' if each.violations else 'ok'}")
+        for violation in each.violations:
+            rests_on = ", ".join(map(str, violation.rests_on)) or "none before it"
+            output.line(f"  {violation.what} (entries: {rests_on})")
+    count = len(found.transitions)
+    output.line(
+        f"{named}: {found.entries} entries; {count} times a weight went up, "
+        f"{count - len(wrong)} allowed, {len(wrong)} not"
+    )
+    for left in NOT_CHECKED:
+        output.line(f"  not checked: {left}")
+
+
+def _audit_json(found: "Audit", named: str, whole: str | None) -> dict[str, object]:
+    from qmtl.adapters.audit.allowed import NOT_CHECKED
+
+    transitions = [
+        {
+            "seq": each.seq,
+            "at": each.at.isoformat().replace("+00:00", "Z"),
+            "strategy_id": each.strategy_id,
+            "what": each.what,
+            "ok": not each.violations,
+            "violations": [
+                {"what": violation.what, "rests_on": violation.rests_on}
+                for violation in each.violations
+            ],
+        }
+        for each in found.transitions
+    ]
+    return {
+        "ok": whole is None and all(each["ok"] for each in transitions),
+        "source": named,
+        "entries": found.entries,
+        "problem": whole,
+        "transitions": transitions,
+        "not_checked": NOT_CHECKED,
+    }
 
 
 def _print(found: "Verified", named: str, left: list[str]) -> None:
