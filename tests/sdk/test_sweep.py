@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -26,6 +27,7 @@ from qmtl.sdk.sweep import SweepResult
 from tests.sdk.swept import Dying, Peeking, Threads, Trend
 
 URL = "http://world.test"
+DEADLINE_SEC = 10.0
 ENGINE = Engine(cost_bps=1.0)
 
 
@@ -64,6 +66,33 @@ class World:
             return httpx.Response(200, json={"strategy_id": self.seen[-1]["strategy_id"]})
 
         return Client(URL, "t", transport=httpx.MockTransport(handle))
+
+
+def test_a_sweep_that_is_stopped_leaves_its_callers_executor_nothing_to_do() -> None:
+    stopped = threading.Event()
+    made: list[int] = []
+
+    def trend(lookback: int) -> Trend:
+        made.append(lookback)
+        if len(made) > 200:  # Far into the grid, and far from its end.
+            stopped.wait(DEADLINE_SEC)
+        return Trend(lookback)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(KeyboardInterrupt):
+            tried(
+                {"lookback": [5] * 1_000},
+                strategy=trend,
+                prices=walk(20),
+                executor=threads,
+                progress=stop,
+            )
+        stopped.set()
+    assert len(made) < 1_000
 
 
 # ---- Variants --------------------------------------------------------------------------------

@@ -273,7 +273,11 @@ def _outcomes(
     tell("sweep", 0, total)
     if executor is not None:
         futures = {executor.submit(_chunk, work, *each): each for each in bounds}
-        return _gathered(futures, total, tell)
+        try:
+            return _gathered(futures, total, tell)
+        finally:  # Whoever stops a sweep gets the executor back without the rest of it.
+            for future in futures:
+                future.cancel()
     pool = ProcessPoolExecutor(
         min(cores, len(bounds)),
         mp_context=get_context("spawn"),
