@@ -10,11 +10,11 @@ from qmtl.adapters.sql.errors import StoreDamaged
 from qmtl.adapters.sql.project import CHECKSUM_PRIME, checksum
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.facts import SnapshotStored
-from qmtl.core.names import Stage, StrategyId
+from qmtl.core.names import SYSTEM, ActorId, Stage, StrategyId
 
 from .by_hand import edit, rows
 from .conftest import Reopened
-from .histories import WORLD
+from .histories import START, WORLD
 from .test_store_sql import UNLOCKED
 
 OF_NINE = "digest = (SELECT body_digest FROM journal WHERE seq = 9)"
@@ -118,6 +118,27 @@ def test_a_job_judges_all_the_returns_or_none(busy: SqlStore, data: Path) -> Non
     edit(data, "DELETE FROM series")
     with pytest.raises(StoreDamaged, match="not all there"):
         busy.write(partial(busy.series, WORLD, sid, stage))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "body = CAST(body || ' ' AS BLOB)",
+        "status = 201",
+        "request = 'another'",
+        "actor = 'eve'",
+        "digest = replace(digest, substr(digest, 1, 1), 'x')",
+    ],
+)
+def test_a_damaged_answer_is_not_given_again(busy: SqlStore, data: Path, change: str) -> None:
+    ann = ActorId("ann")
+    busy.remember(ann, "k", "request", 200, b"{}", START)
+    assert busy.remembered(ann, "k") == ("request", 200, b"{}")
+    assert busy.audit(SYSTEM) == []
+    assert edit(data, f"UPDATE idempotency SET {change} WHERE key = 'k'") == 1
+    with pytest.raises(StoreDamaged, match="Idempotency-Key"):
+        busy.remembered(ActorId("eve") if "eve" in change else ann, "k")
+    assert [said.partition(":")[0] for said in busy.audit(SYSTEM)] == ["idempotency"]
 
 
 def test_text_that_is_no_text_is_damage_and_no_bug(busy: SqlStore, data: Path) -> None:

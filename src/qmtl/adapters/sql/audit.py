@@ -14,10 +14,10 @@ from qmtl.adapters import memory
 from qmtl.adapters.memory import World, joined
 from qmtl.core.facts import SnapshotStored
 from qmtl.core.fold import fold
-from qmtl.core.names import RunId, StrategyId, WorldId
+from qmtl.core.names import SYSTEM, RunId, StrategyId, WorldId
 from qmtl.core.view import WorldView, same_view
 
-from . import checkpoint, journal, project, reads
+from . import answers, checkpoint, journal, project, reads
 from .errors import StoreDamaged
 from .rows import PROJECTIONS, Cell, Projection, Row, rows_of, world_row
 
@@ -45,6 +45,8 @@ def _differences(connection: Connection, world_id: WorldId) -> Iterator[str]:
     yield from _runs(connection, world)
     yield from _snapshots(connection, world)
     yield from _checkpoint(connection, world)
+    if world_id == SYSTEM:  # They are no world's, and in no journal.
+        yield from answers.damaged(connection)
 
 
 def replay(connection: Connection, world_id: WorldId) -> World:

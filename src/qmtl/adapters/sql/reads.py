@@ -1,4 +1,4 @@
-"""What the tables answer: series, snapshots, runs, remembered answers."""
+"""What the tables answer: series, snapshots, runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -134,15 +134,6 @@ def revisions(
 def _run(row: Row[str, int, int, str]) -> StoredRun:
     text, seq, at, actor = row
     return StoredRun(run=run_from_bytes(text), seq=seq, at=instant(at), actor=ActorId(actor))
-
-
-def remembered(connection: Connection, actor: ActorId, key: str) -> tuple[str, int, bytes] | None:
-    """What an Idempotency-Key answered."""
-    found = connection.exec_driver_sql(
-        "SELECT request, status, body FROM idempotency WHERE actor = :actor AND key = :key",
-        {"actor": actor, "key": key},
-    ).first()
-    return None if found is None else (found[0], found[1], found[2])
 
 
 def last_instant(connection: Connection) -> datetime | None:

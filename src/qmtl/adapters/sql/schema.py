@@ -33,7 +33,7 @@ from sqlalchemy.sql import ClauseElement
 from qmtl.adapters.chain import HASH_CHARS
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001", "0002", "0003", "0004")  # Oldest first; the last is this program's.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # Oldest first; the last is this program's.
 HEAD = REVISIONS[-1]
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
@@ -413,6 +413,7 @@ idempotency = _table(
     _text("request"),
     _integer("status"),
     _blob("body"),
+    _text("digest"),  # Of all that and the key: see `answers.py`.
     _integer("at"),
     Index("idempotency_by_age", "at"),
     rowid=True,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -28,14 +28,11 @@ from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
-from . import audit, checkpoint, folder, journal, project, reads
+from . import answers, audit, checkpoint, folder, journal, project, reads
 from .errors import StoreAway, StoreDamaged, told
 from .transaction import Hot, Transaction, in_transaction
 from .writer import Writer
 
-REMEMBER_FOR = timedelta(days=7)  # No client retries a request longer than this.
-REMEMBER = "INSERT OR IGNORE INTO idempotency VALUES (:actor, :key, :request, :status, :body, :at)"
-FORGET = "DELETE FROM idempotency WHERE at < :at"
 KEEP_INSTANT = (
     "INSERT INTO clock VALUES (1, :at) ON CONFLICT (id) DO UPDATE SET at = max(at, excluded.at)"
 )
@@ -108,19 +105,9 @@ class SqlStore:
     def remember(
         self, actor: ActorId, key: str, request: str, status: int, body: bytes, at: datetime
     ) -> None:
-        row = {
-            "actor": actor,
-            "key": key,
-            "request": request,
-            "status": status,
-            "body": body,
-            "at": micros(at),
-        }
-
         def job() -> None:
             connection = self._transaction.writing()
-            connection.exec_driver_sql(FORGET, {"at": micros(at - REMEMBER_FOR)})
-            connection.exec_driver_sql(REMEMBER, row)
+            answers.remember(connection, actor, key, request, status, body, at)
 
         self.write(job)
 
@@ -300,7 +287,7 @@ class SqlStore:
 
     def remembered(self, actor: ActorId, key: str) -> tuple[str, int, bytes] | None:
         with self._reading() as connection:
-            return reads.remembered(connection, actor, key)
+            return answers.remembered(connection, actor, key)
 
     def last_instant(self) -> datetime | None:
         """The latest instant that anything was recorded at, or that a replay clock showed."""
