@@ -17,13 +17,14 @@ from qmtl.adapters.sql.store import SqlStore
 from qmtl.app import tokens
 from qmtl.app.ports import Store
 from qmtl.core.activation import Change
-from qmtl.core.names import SYSTEM, ActorId, Role, RunId, Stage, WorldId
+from qmtl.core.names import ActorId, Role, RunId, Stage, WorldId
 from qmtl.entry import identity, wiring
 from qmtl.entry.door import Call, once
 from qmtl.entry.services import Services
 from qmtl.sim import cast
 from qmtl.sim.scene import START, Scene, daily
 from tests import worlds
+from tests.adapters.test_store_migrations import MADE
 from tests.worlds import ALPHA, AUTO, BETA, GAMMA, LONELY, POLICY, STRESS, good, good_bar, governed
 
 from .dbapi import LOG_PAGES
@@ -34,7 +35,7 @@ Build = Callable[[Store], Scene]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`build` None: there is nothing yet, not even a database."""
+    """`build` None: there is no such scene, but a database of before, or nothing at all."""
 
     name: str
     build: Build | None
@@ -42,6 +43,7 @@ class Case:
     view_checkpoints: bool = False  # Each commit writes the view, too.
     log_pages: int = LOG_PAGES  # So many in the log, and it is copied into the database.
     migrated: bool = False  # The tables come from the migrations.
+    script: str | None = None  # Makes the database of before.
     shared: bool = False  # Its one step is several callers'; when some are refused, some are not.
 
 
@@ -72,11 +74,10 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
 
     def step(scene: Scene) -> object:
         services = services_of(scene)
-        token = services.store.load(SYSTEM).tokens[TOKEN]
-        grants = (identity.Grant(world_id=token.world_id, roles=frozenset(token.roles)),)
+        grants = (identity.Grant(None, frozenset(Role)),)
         call = Call(
             services=services,
-            credential=identity.Credential(actor=token.actor, key=TOKEN, grants=grants),
+            credential=identity.Credential(actor=cast.OTTO, key="otto's", grants=grants),
             by_token=services.as_admin(),
             route=route,
             reads=False,
@@ -89,9 +90,6 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
         return response.status_code, bytes(response.body)
 
     return step
-
-
-TOKEN = identity.digest("the first")
 
 
 def create_token(secret: str) -> Step:
@@ -159,17 +157,6 @@ def outcome(act: Step, scene: Scene) -> object:
         return error
 
 
-def with_token(build: Build) -> Build:
-    """The scene, and a credential in it."""
-
-    def built(store: Store) -> Scene:
-        scene = build(store)
-        create_token("the first")(scene)
-        return scene
-
-    return built
-
-
 def killed(store: Store) -> Scene:
     scene = worlds.live(store)
     scene.kill()
@@ -205,9 +192,11 @@ def backtested(store: Store) -> Scene:
     return scene
 
 
-def empty(store: Store) -> Scene:
+def with_token(store: Store) -> Scene:
+    """An empty world, and somebody's credential."""
     scene = Scene(store)
     scene.create()
+    create_token("the first")(scene)
     return scene
 
 
@@ -233,6 +222,7 @@ def restate(scene: Scene) -> object:
 CASES = (
     Case("first start", None, (first_start,)),
     Case("first start, through the migrations", None, (first_start,), migrated=True),
+    Case("start on a database of before", None, (lambda s: s.kill(),), script=MADE),
     Case("create a world", worlds.opened, (lambda s: Scene(s.store, s.now, OTHER).create(),)),
     Case(
         "add and set a policy",
@@ -270,10 +260,10 @@ CASES = (
     Case("lower a weight", worlds.live, (lambda s: s.lower(ALPHA, Change(weight=0.05)),)),
     Case(
         "make and revoke a token",
-        with_token(empty),
+        with_token,
         (keyed("k", create_token("another")), revoke_token("another")),
     ),
-    Case("write with a key", with_token(worlds.live), (keyed("k", lambda s: s.kill()),)),
+    Case("write with a key", worlds.live, (keyed("k", lambda s: s.kill()),)),
     Case("write a view", worlds.live, (bar(Stage.LIVE),), view_checkpoints=True),
     Case(
         "three share a write",

@@ -7,9 +7,10 @@ there must end in the last of them. It is opened as the product opens it, `sqlit
 """
 
 import shutil
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -28,6 +29,7 @@ from qmtl.core.names import SYSTEM
 from qmtl.core.view import WorldView, same_view
 from qmtl.entry import identity
 from qmtl.sim.scene import Scene
+from tests.worlds import LATER
 
 from . import dbapi, vfs
 from .cases import Case
@@ -99,8 +101,11 @@ def template(case: Case, logged: bool) -> tuple[Image, Scene]:
     `logged`: all that the case builds on is in the log still; else it has been copied. Either way
     there is no view on disk, unless the case writes them: the journal is read from its beginning.
     """
+    nowhere = Scene(cast("SqlStore", None), now=LATER)
+    if case.script is not None:
+        return {folder.DATABASE: made_by(case.script)}, nowhere
     if case.build is None:
-        return {}, Scene(cast("SqlStore", None))
+        return {}, nowhere
     with scratch() as directory, settings_of(case):
         store = SqlStore(directory)
         try:
@@ -110,6 +115,13 @@ def template(case: Case, logged: bool) -> tuple[Image, Scene]:
             return held(directory), scene
         finally:
             store.close()
+
+
+def made_by(script: str) -> bytes:
+    """The file of a database."""
+    with scratch() as directory, closing(sqlite3.connect(directory / folder.DATABASE)) as by_hand:
+        by_hand.executescript(script)
+        return held(directory)[folder.DATABASE]
 
 
 def copy_log(store: SqlStore) -> None:

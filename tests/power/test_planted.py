@@ -69,7 +69,7 @@ def test_a_commit_that_fails_unnoticed_is_found() -> None:
 @pytest.mark.parametrize(
     ("case", "table", "plant"),
     [
-        ("make and revoke a token", "bodies", planted.unchecked_bodies),
+        ("evaluate into paper", "bodies", planted.unchecked_bodies),
         ("evaluate and propose", "series", planted.unchecked_series),
     ],
 )
