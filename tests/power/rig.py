@@ -205,6 +205,8 @@ def act(case: Case, scene: Scene, recorder: Recorder) -> list[object]:
 def misled(store: SqlStore) -> Iterator[str]:
     """Whether what a process keeps in memory is what the disk says, now that it is read again."""
     for world in (SYSTEM, *sorted(store.load(SYSTEM).worlds)):
+        if store.verify(world) is not None:
+            continue  # The journal was written on the strength of it, and that is found.
         told = fold(WorldView(world_id=world), store.journal(world, 0, ENTRIES_MAX))
         if not same_view(store.load(world), told):
             yield f"{world}: its view is not what its journal says"
