@@ -79,22 +79,28 @@ def faults(case: Case) -> Iterator[Fault]:
     if case.shared:
         return
     # Of a log that is read at the start, SQLite takes what is damaged for its end: decision 0021.
-    for at in range(1, undisturbed(case, logged=False).counts[Kind.READ] + 1):
+    # And the answers that a database of before remembers have no digest until it is migrated.
+    blind = page_of(case, "idempotency") if case.script else None
+    for at, page in enumerate(undisturbed(case, logged=False).reads, start=1):
         for seed, (way, _) in enumerate(WAYS[Kind.READ]):
-            if way in LIES:
+            if way in LIES and page != blind:
                 yield Fault(way, Kind.READ, at, seed=seed)
+
+
+def page_of(case: Case, table: str) -> tuple[str, int]:
+    """Where a table begins: the file, and from where in it."""
+    with scratch() as directory:
+        filled(expected(case, logged=False).start, directory)
+        with closing(sqlite3.connect(directory / DATABASE)) as connection:
+            query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+            [page] = connection.execute(query, (table,)).fetchone()
+            [size] = connection.execute("PRAGMA page_size").fetchone()
+    return DATABASE, (page - 1) * size
 
 
 def flips_in(case: Case, table: str, count: int) -> Iterator[Fault]:
     """Bits of the page where a table begins, each the first time that it is read."""
-    start = expected(case, logged=False).start
-    with scratch() as directory:
-        filled(start, directory)
-        with closing(sqlite3.connect(directory / DATABASE)) as connection:
-            query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
-            [page] = connection.execute(query, (table,)).fetchone()
-            [[bytes_]] = connection.execute("PRAGMA page_size").fetchall()
-    at = undisturbed(case, logged=False).reads.index((DATABASE, (page - 1) * bytes_))
+    at = undisturbed(case, logged=False).reads.index(page_of(case, table))
     return (Fault(Way.FLIP, Kind.READ, at + 1, seed=seed) for seed in range(count))
 
 
