@@ -212,11 +212,13 @@ def changed(
     policy: Policy | None = None,
     standing: Mapping[str, ArrayLike] | None = None,
     track: Mapping[str, ArrayLike] | None = None,
+    proof: Mapping[str, ArrayLike] | None = None,
     candidate: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> WorldView:
     """The view with fields replaced; with another policy in force under the same version; with
-    columns of alpha's changed, in the standings or in the track of `stage`; its candidate changed.
+    columns of alpha's changed, in the standings, the proof or the track of `stage`; its candidate
+    changed.
     """
     view = replace(view, **fields)
     row = view.strategies[ALPHA].row
@@ -226,6 +228,8 @@ def changed(
         view = replace(view, policies=view.policies.set(version.version, version))
     if standing is not None:
         view = replace(view, standings=view.standings.put(row, **standing))
+    if proof is not None:
+        view = replace(view, proof=view.proof.put(row, **proof))
     if track is not None:
         mine = view.tracks[stage].put(row, **track)
         view = replace(view, tracks={**view.tracks, stage: mine})

@@ -300,7 +300,8 @@ def test_the_sparse_part_of_a_view_comes_back(seed: int) -> None:
     history.commits(60)
     view = history.view
     sparse = codec.sparse_from_bytes(codec.sparse_to_bytes(view))
-    assert replace(WorldView(**sparse), standings=view.standings, tracks=view.tracks) == view
+    dense = {name: getattr(view, name) for name in codec.DENSE}
+    assert replace(WorldView(**sparse), **dense) == view
     assert all(isinstance(sparse[name], Map) for name in ("candidates", "runs", "live", "ids"))
 
 

@@ -13,6 +13,7 @@ from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.policies import checksum
 from qmtl.app.explanations import explanation
 from qmtl.core.activation import Change
+from qmtl.core.columns import PHASES
 from qmtl.core.explain import Explanation, explain
 from qmtl.core.names import (
     Phase,
@@ -23,6 +24,7 @@ from qmtl.core.names import (
     WorldState,
 )
 from qmtl.core.policy import (
+    STANDARD_RAMP,
     AutoApply,
     Bound,
     Disabled,
@@ -252,7 +254,11 @@ FILLING = (R.PAPER_WINDOW_INCOMPLETE, R.OBSERVATIONS_INSUFFICIENT)
 FROZEN = governed(freeze=(Freeze(cron="0 0 * * *", length=HOUR),))
 ENDLESS = governed(freeze=(Freeze(cron="0 * * * *", length=2 * HOUR),))
 DISABLED = governed(live_promotion=Disabled())
-EVIDENT = replace(POLICY, evidence=Evidence())
+EVIDENT = replace(
+    POLICY,
+    evidence=Evidence(),
+    governance=replace(POLICY.governance, ramp=STANDARD_RAMP),
+)
 TIGHT = replace(POLICY.risk, snapshot_max_age=MINUTE)
 FAILS = Dossier(
     verdict=Verdict.FAIL,
@@ -515,7 +521,9 @@ PAPER_ROWS = [
     row(
         "statistical evidence is asked for",
         lambda: said_of(ready(policy=EVIDENT)),
-        "which cannot be shown yet: under it nobody is promoted.",
+        "Evidence: 2 of the 10 blocks of returns that an e-value (t mixture) takes; step 1 of the "
+        "ramp asks for 3; expected on 2029-06-30 at a true Sharpe ratio of 1 and on 2026-10-24 at "
+        "a true Sharpe ratio of 2.",
         waits=(R.EVIDENCE_INSUFFICIENT,),
     ),
     row(
@@ -976,6 +984,20 @@ DOWN_ROWS = [
         lambda: of(after(expired(), lambda s: s.demote(ALPHA, Phase.RETIRED))),
         "An operator took it down by hand",
         waits=(R.HELD, R.CAMPAIGN_EXPIRED),
+    ),
+    row(
+        "retired, since its returns speak against it",
+        lambda: said_of(
+            ready(
+                policy=EVIDENT,
+                standing={"phase": PHASES.index(Phase.RETIRED)},
+                proof={"blocks": 60.0, "block_mean": -0.01, "block_m2": 0.03},
+            )
+        ),
+        "its returns speak against it",
+        "speak against a Sharpe ratio of 1 a year, with an e-value of",
+        "where 10 ends the campaign: nothing brings it back, and changed code is a new version.",
+        waits=(R.FUTILE,),
     ),
     row(
         "retired by hand",

@@ -15,7 +15,7 @@ from qmtl.app import hub
 from qmtl.app import promotions as app_promotions
 from qmtl.app.explanations import explanation
 from qmtl.app.promotions import dossier_of
-from qmtl.core import campaign, evaluation, fold, promotion, snapshot, waits, windows
+from qmtl.core import campaign, evaluation, fold, promotion, proving, snapshot, waits, windows
 from qmtl.core import explain as explain_module
 from qmtl.core.errors import UnknownStrategy
 from qmtl.core.explain import Explanation, explain
@@ -104,7 +104,7 @@ SAID_OTHERWISE = {
 
 def test_every_reason_that_can_be_met_has_a_row() -> None:
     can_meet = {*windows.INCOMPLETE.values(), *reasons_in(inspect.getsource(evaluation._problem))}
-    for module in (waits, promotion, snapshot.freshness):
+    for module in (waits, promotion, proving.unproven, snapshot.freshness):
         can_meet |= reasons_in(inspect.getsource(module))
     told = {reason for row in ROWS for reason in row.reasons}
     assert told == can_meet - SAID_OTHERWISE
@@ -119,6 +119,7 @@ def test_every_reason_to_leave_live_is_told() -> None:
     told = {
         R.DRAWDOWN_BREACHED,
         R.LOSS_BREACHED,
+        R.DECAYED,
         R.VALIDATION_FAILED,
         R.EVIDENCE_CHANGED,
         R.MANUAL,

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from immutables import Map
 
-from qmtl.core import promotion, snapshot, windows
+from qmtl.core import promotion, proving, snapshot, windows
 from qmtl.core.confirmations import CONFIRM_WITHIN, What
 from qmtl.core.errors import Invalid
+from qmtl.core.evidence.eprocess import Blocks, t_mixture
 from qmtl.core.facts import CandidateProposed, CandidateVoided, Demoted
 from qmtl.core.names import (
     ActorId,
@@ -26,8 +27,18 @@ from qmtl.core.names import (
     Verdict,
     WorldState,
 )
-from qmtl.core.policy import AutoApply, Disabled, Freeze, LivePromotion, ManualApproval
+from qmtl.core.policy import (
+    STANDARD_RAMP,
+    AutoApply,
+    Disabled,
+    Evidence,
+    Freeze,
+    LivePromotion,
+    ManualApproval,
+    RampStep,
+)
 from qmtl.core.promotion import Blocked, Clearance, Dossier
+from qmtl.core.proof import terms
 from qmtl.core.times import micros
 from qmtl.core.view import (
     Applied,
@@ -66,9 +77,21 @@ TTL = timedelta(seconds=900)
 REJECTED = Rejected(cast.PIA, NOW, "no")
 RISK = POLICY.risk
 YOUNGER = replace(RISK, snapshot_max_age=MINUTE)
-EVIDENT = replace(POLICY, evidence=type(POLICY)().evidence)
+EVIDENT = replace(governed(ramp=STANDARD_RAMP), evidence=Evidence())
+# Forty blocks, and a first step that asks for just what they show.
+SHOWN = {"blocks": 40.0, "block_mean": 0.01, "block_m2": 0.03}
+E_SHOWN = float(
+    t_mixture(Blocks(*(np.array([x]) for x in (*SHOWN.values(), 0, 0))), terms(EVIDENT).design)[0]
+)
+JUST = replace(
+    EVIDENT,
+    governance=governed(
+        ramp=(RampStep(fraction=0.25, e_value=E_SHOWN), *STANDARD_RAMP[2:])
+    ).governance,
+)
 GONE = Void(NOW, R.VALIDATION_FAILED)
 FROZEN = (Freeze(cron="0 0 * * *", length=timedelta(hours=1)),)
+FROZEN_RAMP = governed(freeze=FROZEN, ramp=STANDARD_RAMP).governance
 
 
 def at(mode: type[LivePromotion], policy: Any) -> Any:
@@ -181,7 +204,13 @@ CASES = [
         "the window is short", R.PAPER_WINDOW_INCOMPLETE, track={"window_us": 864_000_000_000 - 1}
     ),
     case("too few observations", R.OBSERVATIONS_INSUFFICIENT, track={"window_points": 7}),
-    case("evidence is asked for", R.EVIDENCE_INSUFFICIENT, policy=EVIDENT),
+    case("too little to say anything", R.EVIDENCE_INSUFFICIENT, policy=EVIDENT),
+    case(
+        "evidence a hair below the step",
+        R.EVIDENCE_INSUFFICIENT,
+        policy=JUST,
+        proof=SHOWN | {"carried": 1.0 - 1e-9},
+    ),
     case("not selected", R.SELECTION_FAILED, standing={"selected": False}),
     case("worse under stress", R.VALIDATION_FAILED, track={"stress_loss": 0.2500001}),
     case("stress not told", R.VALIDATION_FAILED, track={"stress_loss": np.nan}),
@@ -423,6 +452,14 @@ def reasons_in(source: str) -> set[Reason]:
     }
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_just_enough_evidence_is_enough(mode: type[LivePromotion]) -> None:
+    """And what it was is in the clearance."""
+    answer = cleared(ready(mode, policy=at(mode, JUST), proof=SHOWN))
+    assert isinstance(answer, Clearance)
+    assert answer.e_value == pytest.approx(E_SHOWN)
+
+
 def test_every_reason_that_the_gate_can_give_has_a_case() -> None:
     gate = {
         name: function
@@ -431,7 +468,7 @@ def test_every_reason_that_the_gate_can_give_has_a_case() -> None:
     }
     assert {"clear_for_live", "world_problems", "capital_problems"} <= set(gate)
     can_give = {windows.INCOMPLETE[Stage.PAPER]}
-    for function in (*gate.values(), snapshot.freshness, windows.Progress):
+    for function in (*gate.values(), proving.unproven, snapshot.freshness, windows.Progress):
         can_give |= reasons_in(inspect.getsource(function))
     told = {reason for *_, reasons in (*CASES, *APPROVAL_CASES) for reason in reasons}
     assert told == can_give
@@ -445,7 +482,7 @@ def test_every_reason_is_told_not_only_the_first(mode: type[LivePromotion]) -> N
         killed=True,
         state=WorldState.SUSPENDED,
         promoted_at=NOW,
-        policy=at(mode, replace(governed(freeze=FROZEN), evidence=EVIDENT.evidence)),
+        policy=at(mode, replace(EVIDENT, governance=FROZEN_RAMP)),
         standing={"held": True, "selected": False, "phase": 0, "entered_at": 0},
         track={
             "window_us": 0,

@@ -377,7 +377,7 @@ def test_a_bar_carries_all_that_a_snapshot_may(ready: Harness) -> None:
         ttl_sec=60,
     )
     found = ready.ok("rea", "GET", f"{HUB}/lookup", params={"version": told["version"]})
-    assert found["extra"] == {"replay": {"s1": 0.0011}}
+    assert found["replay"] == {"s1": 0.0011}
     assert found["ttl_sec"] == 60
     assert found["stress"] == {"s1": {"crash": 0.2}}
 

@@ -398,7 +398,6 @@ def unjustified(past: Past, entry: f.Entry) -> list[str]:
         (past.state is WorldState.ACTIVE, "the world was not active"),
         (not past.killed, "the world was killed"),
         (not isinstance(policy.governance.live_promotion, Disabled), "promotion was disabled"),
-        (policy.evidence is None, "evidence was asked for"),
         (not life.held, "it was held"),
         (life.step == fact.step - 1, "it jumped a step"),
         (life.phase is (Phase.PAPER if stage is Stage.PAPER else Phase.LIVE), "the wrong phase"),

@@ -35,7 +35,7 @@ CONFIG = ConfigDict(
 OPTIONS = (
     orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 )
-DENSE = ("standings", "tracks")  # The fields of a view that are columns.
+DENSE = ("standings", "tracks", "proof")  # The fields of a view that are columns.
 
 
 @cache  # Built on first use: an author's process may never need it.

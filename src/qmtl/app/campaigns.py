@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from qmtl.core import campaign
+from qmtl.core import campaign, proving
 from qmtl.core.campaign import Page
 from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.names import Phase, Reason, Stage, StrategyId, WorldId
-from qmtl.core.promotion import Blocked, Dossier, clear_for_live
+from qmtl.core.promotion import Blocked, Dossier, clear_for_live, step_ahead
 from qmtl.core.times import in_words
 from qmtl.core.view import Candidate, WorldView
 from qmtl.core.windows import Progress, progress
@@ -32,6 +32,8 @@ class StrategyStatus:
     promotable_to_paper: bool
     promotable_to_live: bool
     problems: tuple[tuple[Reason, str], ...]
+    shown: proving.Shown | None  # Towards the next step of the ramp; None: nothing is asked.
+    eta: proving.Eta | None
 
 
 def status(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> StrategyStatus:
@@ -45,6 +47,8 @@ def status(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> Str
         if found is not None:
             runs[stage] = found.run
     blocked = _blocked_from_live(store, view, sid, now)
+    step = step_ahead(view, row)
+    shown = proving.shown(view, row, step, policy)
     return StrategyStatus(
         strategy_id=sid,
         phase=phase,
@@ -54,6 +58,8 @@ def status(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> Str
         promotable_to_paper=phase is Phase.BACKTEST and not _unmet(view, sid, Stage.BACKTEST),
         promotable_to_live=phase is Phase.PAPER and not blocked,
         problems=_problems(view, sid, phase, blocked),
+        shown=shown,
+        eta=None if shown is None else proving.eta(view, row, step, policy, now),
     )
 
 
@@ -81,6 +87,8 @@ def _retired(view: WorldView, sid: StrategyId) -> Problems:
         observed = progress(view, row, Stage.PAPER, view.policy).observed_sec
         detail = f"{in_words(observed)} in paper without a promotion: its time ran out"
         problems += ((Reason.CAMPAIGN_EXPIRED, detail),)
+    elif (futile := proving.refuted(view, row, view.policy)) is not None:
+        problems += ((Reason.FUTILE, futile),)
     latest = view.runs.get((sid, Stage.PAPER))
     return problems if latest is None else (*problems, *latest.problems)
 

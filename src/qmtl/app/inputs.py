@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from qmtl.core import proving
 from qmtl.core.campaign import out_of_time
 from qmtl.core.columns import Float
 from qmtl.core.evaluation import limits_of
@@ -153,7 +154,12 @@ def _of_risk(
     view: WorldView, sid: StrategyId, step: int, policy: Policy, dossier: Dossier
 ) -> Iterator[Input]:
     row = view.strategies[sid].row
-    yield Input("statistical evidence", "none asked" if policy.evidence is None else "asked")
+    shown = proving.shown(view, row, step, policy)
+    if shown is None:
+        yield Input("e-value", "none asked")
+    else:
+        told = "too little to say" if shown.e_value is None else f"{shown.e_value:.6g}"
+        yield Input("e-value", f"at least {shown.threshold:.6g}: {told}")
     chosen = _yes(bool(view.standings.selected[row]))
     yield Input("selected", "nobody selects" if policy.selection is None else chosen)
     limit = policy.risk.max_stress_loss

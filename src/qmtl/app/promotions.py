@@ -6,9 +6,20 @@ from datetime import datetime, timedelta
 
 from qmtl.core import approvals, campaign, evaluation, promotion
 from qmtl.core.errors import Changed, Conflict, UnknownCandidate, UnknownRun
+from qmtl.core.evidence.drift import Healthy, healthy
 from qmtl.core.facts import Fact
 from qmtl.core.metrics import UNITS
-from qmtl.core.names import ActorId, Digest, Phase, Reason, Role, RunId, StrategyId, WorldId
+from qmtl.core.names import (
+    ActorId,
+    Digest,
+    Phase,
+    Reason,
+    Role,
+    RunId,
+    Stage,
+    StrategyId,
+    WorldId,
+)
 from qmtl.core.policy import AutoApply, ManualApproval, Policy
 from qmtl.core.promotion import Blocked, Clearance, Dossier
 from qmtl.core.series import Series, correlation
@@ -65,8 +76,22 @@ def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
         subject = subject_of(store, view, sid, stage, latest.run_id)
         run = evaluation.evaluate(view, stage, subject)
         verdict, problems = run.verdict, run.problems
-    correlations = _correlations(store, view, sid, policy)
-    return Dossier(verdict=verdict, problems=problems, correlations=correlations)
+    return Dossier(
+        verdict=verdict,
+        problems=problems,
+        correlations=_correlations(store, view, sid, policy),
+        healthy=_healthy(store, view, sid, policy),
+    )
+
+
+def _healthy(store: Store, view: WorldView, sid: StrategyId, policy: Policy) -> Healthy | None:
+    """What live will have to keep up, of the paper window; None where the policy does not ask."""
+    row = view.strategies[sid].row
+    decays = policy.evidence is not None and policy.evidence.decay_mean_false_alarm is not None
+    if not decays or promotion.step_ahead(view, row) > 0:
+        return None
+    since = int(view.tracks[Stage.PAPER].window_from[row])
+    return healthy(store.series(view.world_id, sid, Stage.PAPER).since(since))
 
 
 def _correlations(

@@ -189,7 +189,7 @@ def _taken_down(store: Store, view: WorldView, fact: f.Demoted) -> Derived | Non
     match fact.reason:
         case Reason.MANUAL:
             return None
-        case Reason.DRAWDOWN_BREACHED | Reason.LOSS_BREACHED:
+        case Reason.DRAWDOWN_BREACHED | Reason.LOSS_BREACHED | Reason.DECAYED:
             bars = campaign.fresh(view, sid, _brought(store, view))
             facts = campaign.broken(view, sid, bars)
             return Derived(_first(facts), tuple(breaker_inputs(view, sid, bars)))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import facts as f
+from . import proving
 from .columns import PHASES, VERDICTS, Float
 from .errors import Conflict, Invalid
 from .evaluation import RUN_DIGEST_HEX, run_id_of
@@ -29,6 +30,7 @@ from .promotion import (
     demote,
     next_step,
     propose,
+    step_ahead,
     void,
 )
 from .times import NEVER, span_us
@@ -55,10 +57,9 @@ def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
         case Stage.PAPER:
             if out_of_time(view, row, policy):
                 why = Reason.CAMPAIGN_EXPIRED
-                entered = f.PhaseEntered(
-                    strategy_id=run.strategy_id, phase=Phase.RETIRED, reason=why
-                )
-                return (entered,)
+                return (_retired(run.strategy_id, why),)
+            if proving.refuted(view, row, policy):
+                return (_retired(run.strategy_id, Reason.FUTILE),)
         case Stage.LIVE:
             down = broken(view, run.strategy_id, NO_RETURNS)
             if down:
@@ -70,10 +71,17 @@ def consequences(view: WorldView, run: EvaluationRun) -> tuple[f.Fact, ...]:
             raise AssertionError("shadow is not a phase")
     if run.verdict is not Verdict.PASS:
         return void(view.open_candidate(run.strategy_id), Reason.VALIDATION_FAILED)
-    step = next_step(policy, view, row)
-    if step is None or not progress(view, row, run.stage, policy).satisfied:
+    if next_step(policy, view, row) is None:
+        return ()
+    if proving.unproven(view, row, step_ahead(view, row), policy):
+        return void(view.open_candidate(run.strategy_id), Reason.EVIDENCE_INSUFFICIENT)
+    if not progress(view, row, run.stage, policy).satisfied:
         return ()
     return propose(view, run.strategy_id, run.run_id, run.evidence)
+
+
+def _retired(sid: StrategyId, why: Reason) -> f.PhaseEntered:
+    return f.PhaseEntered(strategy_id=sid, phase=Phase.RETIRED, reason=why)
 
 
 def out_of_time(view: WorldView, row: int, policy: Policy) -> bool:
@@ -140,6 +148,10 @@ def broken(view: WorldView, sid: StrategyId, bars: Float) -> tuple[f.Fact, ...]:
             continue
         detail = f"live {bound.metric} must be at most {bound.max:g}: it is {value:.4g}"
         return demote(view, sid, Phase.PAPER, BREAKERS[bound.metric], detail, held=False)
+    if sid in view.live:
+        decayed = proving.decayed(view, view.strategies[sid].row, view.policy)
+        if decayed is not None:
+            return demote(view, sid, Phase.PAPER, Reason.DECAYED, decayed, held=False)
     return ()
 
 

@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .evidence.drift import RATES
+from .evidence.eprocess import BETS
 from .names import Phase, Verdict
 from .times import NEVER
 
@@ -97,6 +99,36 @@ class Standings(Columns):
     step: Int8 = field(metadata=column("i1", -1))  # Of the ramp; -1 below the first.
     step_window_us: Int64 = field(metadata=column("i8", 0))  # Live window when it was reached.
     extension_us: Int64 = field(metadata=column("i8", 0))  # Beyond the policy's max_window.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Columns):
+    """What each strategy's paper and live returns have shown: the state of its e-process.
+
+    It is of the fingerprint, from its first entry into paper on, over paper and live; see
+    `proof.py`.  Times are microseconds.  `blocks` to `block_m2` are the count, mean and sum of
+    squared deviations of finished blocks of returns.
+    """
+
+    since: Int64 = field(metadata=column("i8", NEVER))  # Returns after it count.
+    last_t: Int64 = field(metadata=column("i8", NEVER))  # The last one that counted.
+    entry: Int32 = field(metadata=column("i4", 0))  # It was the world's n-th to begin, from 1.
+    begun: Int32 = field(metadata=column("i4", 0))  # How often: a restatement begins it anew.
+    carried: Float = field(metadata=column("f8", 1.0))  # Shown under terms before: at most 1.
+    seen: Float = field(metadata=column("f8", 0.0))  # Returns that counted, under these terms.
+    blocks: Float = field(metadata=column("f8", 0.0))
+    block_mean: Float = field(metadata=column("f8", 0.0))
+    block_m2: Float = field(metadata=column("f8", 0.0))
+    part_sum: Float = field(metadata=column("f8", 0.0))  # Of the block that is not finished,
+    part_points: Float = field(metadata=column("f8", 0.0))  # and its length so far.
+    wealth: Float = field(metadata=column(f"({len(BETS)},)f8", 0.0))  # Logarithms, a bet each.
+    selection_p: Float = field(metadata=column("f8", np.nan))  # Of its backtest, for its trials.
+    drift_points: Float = field(metadata=column("f8", 0.0))  # Paper less its replay: count,
+    drift_mean: Float = field(metadata=column("f8", 0.0))  # mean,
+    drift_m2: Float = field(metadata=column("f8", 0.0))  # sum of squared deviations.
+    healthy_cap: Float = field(metadata=column("f8", np.nan))  # Fixed at the first live step.
+    healthy_mean: Float = field(metadata=column("f8", np.nan))
+    decay: Float = field(metadata=column(f"({len(RATES)},)f8", 0.0))  # Statistics, a rate each.
 
 
 @dataclass(frozen=True, kw_only=True)

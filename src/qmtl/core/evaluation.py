@@ -6,7 +6,9 @@ A comparison says what must hold, so that NaN, missing and inherited can only fa
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 
+from . import proving
 from .errors import Invalid
 from .evaluation_run import EvaluationRun, GateResult, Metric, Source
 from .metrics import Undefined
@@ -55,6 +57,7 @@ def evaluate(view: WorldView, stage: Stage, subject: Subject) -> EvaluationRun:
     if recorded is not None and recorded.stage is not stage:
         raise Invalid(f"run {recorded.run_id} is of stage {recorded.stage}, not {stage}.")
     metrics = source(subject.sources, subject.strategy_id, policy.data.periods_per_year)
+    metrics = {**metrics, **_measured(view, stage, subject)}
     on_missing = policy.gates.on_missing
     window = progress(view, row, stage, policy)
     shortfalls = window.shortfalls() if stage in (Stage.BACKTEST, Stage.PAPER) else []
@@ -63,7 +66,7 @@ def evaluate(view: WorldView, stage: Stage, subject: Subject) -> EvaluationRun:
         on_missing = OnMissing.INCONCLUSIVE  # Nobody is taken out of live for being new there.
     gates = tuple(
         judge(bound, metrics.get(bound.metric), stage, on_missing)
-        for bound in policy.gates.of(stage)
+        for bound in (*policy.gates.of(stage), *_of_evidence(view, stage, subject))
     )
     problems = [_problem(gate) for gate in gates if gate.verdict is not Verdict.PASS]
     problems += shortfalls
@@ -87,6 +90,28 @@ def evaluate(view: WorldView, stage: Stage, subject: Subject) -> EvaluationRun:
     if recorded is not None and _stands(view, row, found) and _same(found, recorded):
         return recorded
     return found
+
+
+def _measured(view: WorldView, stage: Stage, subject: Subject) -> dict[str, Metric]:
+    """What evidence adds to the metrics.  INVARIANT: what is not finite has no value (I9)."""
+    found = proving.measured(view, subject.strategy_id, stage, subject.sources.returns)
+    snapshot = subject.sources.snapshot
+    return {
+        name: Metric(
+            value=value if isfinite(value) else None,
+            unit=proving.UNITS[name],
+            source=Source.REALIZED_RETURNS,
+            snapshot_version=None if snapshot is None else snapshot.version,
+            undefined=None if isfinite(value) else proving.UNKNOWN[name],
+        )
+        for name, value in found.items()
+    }
+
+
+def _of_evidence(view: WorldView, stage: Stage, subject: Subject) -> tuple[Bound, ...]:
+    if not len(subject.sources.returns):
+        return ()  # The window says so.
+    return proving.bounds(view, subject.strategy_id, stage)
 
 
 def _stands(view: WorldView, row: int, found: EvaluationRun) -> bool:
@@ -152,6 +177,8 @@ def limits_of(bound: Bound) -> str:
 
 
 def _problem(gate: GateResult) -> tuple[Reason, str]:
+    if gate.metric in proving.REASONS:
+        return proving.REASONS[gate.metric], gate.detail
     missing = gate.value is None
     return (Reason.METRIC_MISSING if missing else Reason.VALIDATION_FAILED), gate.detail
 

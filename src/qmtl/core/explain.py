@@ -14,6 +14,7 @@ from .decision import decide, heard_at
 from .names import Mode, Phase, Reason, Stage, StrategyId, WorldId, WorldState
 from .policy import AutoApply, Bound, Disabled, ManualApproval, Policy
 from .promotion import Dossier, capital_problems, next_step, risk_problems, step_ahead
+from .proving import refuted
 from .stops import stops
 from .times import NEVER, in_words, instant
 from .view import Void, WorldView
@@ -79,7 +80,9 @@ def _where(view: WorldView, sid: StrategyId) -> Iterator[str]:
         more = f", on {_step_of(view, held.step)}"
     if phase is Phase.RETIRED:
         expired = view.default_version is not None and out_of_time(view, row, view.policy)
-        more = ": its time on paper ran out" if expired else ": it was taken out of the campaign"
+        futile = view.default_version is not None and refuted(view, row, view.policy)
+        more = ": its returns speak against it" if futile else ": it was taken out of the campaign"
+        more = ": its time on paper ran out" if expired else more
     yield f"{sid} is {PHASES[phase]}{since}{more}."
     yield from _came_down(view, sid)
 
@@ -124,6 +127,8 @@ def _left_because(view: WorldView, sid: StrategyId, reason: Reason) -> str:
             most = listed(percent(limit) for limit in limits if limit is not None)
             allowed = f": at most {most} is allowed" if most else ""
             return f"a single bar in live lost too much and demoted it{allowed}"
+        case Reason.DECAYED:
+            return "its live returns had ceased to be those of paper, which demoted it"
         case Reason.VALIDATION_FAILED:
             run = view.runs.get((sid, Stage.LIVE))
             why = "" if run is None else ": " + "; ".join(detail for _, detail in run.problems)

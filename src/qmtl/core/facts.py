@@ -4,7 +4,7 @@ A fact says what happened, in past tense, with the numbers that were decided; wh
 are the journal's (`Entry`).  `fold.py` says what each one means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evaluation_run import EvaluationRun
+from .evidence.drift import Healthy
 from .names import (
     ActorId,
     CandidateId,
@@ -159,6 +160,17 @@ class Points:
     def returns(self) -> NDArray[np.float64]:
         return np.frombuffer(self.r, dtype="<f8")
 
+    def alike(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float64]]]:
+        """Strategies that bring equally many points, together: their places in `strategies`, and
+        times and returns of shape (strategies, points).  A bar of a thousand is one block."""
+        t, r = self.times(), self.returns()
+        counts = np.array(self.counts, dtype=np.intp)
+        starts = np.cumsum(counts) - counts
+        for count in np.unique(counts[counts > 0]):
+            which = np.flatnonzero(counts == count)
+            block = starts[which][:, None] + np.arange(count)
+            yield which, t[block], r[block]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotStored:
@@ -175,6 +187,7 @@ class SnapshotStored:
     covariance: Mapping[str, float] | None = None  # "a,b" -> covariance per period.
     stress: Mapping[StrategyId, Mapping[str, float]] | None = None
     stats: Mapping[StrategyId, Mapping[str, float]] | None = None
+    replay: Mapping[StrategyId, float] | None = None  # The engine's, of this one bar.
     extra: Mapping[str, object] = field(default_factory=dict)  # Refs, constraints, provenance.
     kind: Literal["snapshot_stored"] = "snapshot_stored"
 
@@ -282,6 +295,8 @@ class PromotionApplied:
     snapshot_seq: int  # The journal entry of the snapshot that was relied upon.
     step: int
     weight: float
+    e_value: float | None = None  # What the returns had shown, where the step asks for it.
+    healthy: Healthy | None = None  # At the first step: what live returns must keep up.
     kind: Literal["promotion_applied"] = "promotion_applied"
 
 

@@ -14,6 +14,7 @@ from immutables import Map
 from numpy.typing import NDArray
 
 from . import facts as f
+from . import proof
 from .candidates import candidate_fact, stand, void, void_all
 from .columns import PHASES, VERDICTS
 from .confirmations import SETTLES, unsettled
@@ -197,7 +198,8 @@ def _policy(view: WorldView, entry: f.Entry, fact: f.PolicyAdded | f.DefaultPoli
             )
             return replace(view, policies=view.policies.set(version, added))
         case f.DefaultPolicySet(version=version):
-            view = replace(view, default_version=version)
+            learnt = proof.judged_anew(view, view.policies[version].policy)
+            view = replace(view, default_version=version, proof=learnt)
             for candidate in view.open_candidates():
                 rejected = isinstance(candidate.standing, Rejected)  # Holds whatever the policy.
                 if candidate.policy_version != version and not rejected:
@@ -232,6 +234,7 @@ def _strategy_bound(view: WorldView, entry: f.Entry, fact: f.StrategyBound) -> W
         ids=view.ids.set(row, fact.strategy_id),
         standings=standings.put(row, entered_at=micros(entry.at)),
         tracks={stage: track.grown(row + 1) for stage, track in view.tracks.items()},
+        proof=view.proof.grown(row + 1),
     )
 
 
@@ -253,7 +256,8 @@ def _snapshot_stored(view: WorldView, entry: f.Entry, fact: f.SnapshotStored) ->
             covered_ttl_us=fact.ttl_sec * 1_000_000,
             stress_loss=[max(stress.get(s, {}).values(), default=np.nan) for s in newest],
         )
-    return replace(view, tracks={**view.tracks, fact.stage: track})
+    learnt = proof.learn(view, fact, entry.at)
+    return replace(view, tracks={**view.tracks, fact.stage: track}, proof=learnt)
 
 
 def _rows(view: WorldView, strategies: Iterable[StrategyId]) -> NDArray[np.intp]:
@@ -269,7 +273,8 @@ def _series_restated(view: WorldView, entry: f.Entry, fact: f.SeriesRestated) ->
     track = track.put(row, window_from=NEVER if since == NEVER else micros(entry.at))
     rows = _rows(view, [sid])
     track = append(track, rows, fact.points, fact.stage, entry.at, policy=None)
-    view = replace(view, tracks={**view.tracks, fact.stage: track})
+    learnt = proof.unlearn(view, sid, fact.stage, entry.at)
+    view = replace(view, tracks={**view.tracks, fact.stage: track}, proof=learnt)
     if (sid, fact.stage) in view.runs:
         view = replace(view, runs=view.runs.delete((sid, fact.stage)))
     live = view.phase(row) is Phase.LIVE
@@ -302,7 +307,8 @@ def _evaluations_recorded(
             )
         latest = runs.finish()
     view = _unselected(view, fact, rows)
-    view = replace(view, runs=latest, tracks={**view.tracks, fact.stage: track})
+    selected_p = proof.of_backtests(view, fact)
+    view = replace(view, runs=latest, tracks={**view.tracks, fact.stage: track}, proof=selected_p)
     if fact.cohort:
         selected = frozenset(fact.selected)
         chosen = [sid in selected for sid in fact.cohort]
@@ -341,6 +347,7 @@ def _phase_entered(
     view = replace(view, standings=standings)
     match phase:
         case Phase.PAPER:
+            view = replace(view, proof=proof.enter(view, row, entry.at))
             return _window_anew(view, entry, row, Stage.PAPER)
         case Phase.BACKTEST | Phase.RETIRED:
             return void_all(view, entry, sid, reason or Reason.RETIRED)
@@ -428,7 +435,8 @@ def _promotion_applied(view: WorldView, entry: f.Entry, fact: f.PromotionApplied
         standings = view.standings.put(
             row, phase=PHASES.index(Phase.LIVE), entered_at=micros(entry.at)
         )
-        view = replace(view, standings=standings)
+        watched = proof.watch(view, row, fact)
+        view = replace(view, standings=standings, proof=watched)
     observed = int(view.tracks[Stage.LIVE].window_us[row])
     standings = view.standings.put(row, step=fact.step, step_window_us=observed)
     return replace(view, standings=standings)

@@ -58,7 +58,8 @@ def _rows(view: WorldView) -> Iterator[str]:
     for sid, strategy in view.strategies.items():
         if strategy.strategy_id != sid or view.ids.get(strategy.row) != sid:
             yield f"{sid}: row {strategy.row} is not its own"
-    tables: list[tuple[str, Columns]] = [("standings", view.standings), *view.tracks.items()]
+    tables: list[tuple[str, Columns]] = [("standings", view.standings), ("proof", view.proof)]
+    tables += view.tracks.items()
     for name, columns in tables:
         lengths = {len(array) for array in columns.arrays().values()}
         if len(lengths) != 1 or min(lengths) < count:

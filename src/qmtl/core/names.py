@@ -88,6 +88,8 @@ class Reason(StrEnum):
     EVIDENCE_INSUFFICIENT = "evidence_insufficient"
     EVIDENCE_CHANGED = "evidence_changed"
     SELECTION_FAILED = "selection_failed"
+    FUTILE = "futile"
+    CONSISTENCY_FAILED = "consistency_failed"
     CORRELATION_EXCEEDED = "correlation_exceeded"
     RISK_SNAPSHOT_MISSING = "risk_snapshot_missing"
     RISK_SNAPSHOT_EXPIRED = "risk_snapshot_expired"
@@ -116,6 +118,7 @@ class Reason(StrEnum):
     MANUAL = "manual"
     DRAWDOWN_BREACHED = "drawdown_breached"
     LOSS_BREACHED = "loss_breached"  # Of a single bar.
+    DECAYED = "decayed"  # Live returns are no longer those of paper.
     CAMPAIGN_EXPIRED = "campaign_expired"
     POLICY_CHANGED = "policy_changed"
     FINGERPRINT_CHANGED = "fingerprint_changed"

@@ -13,8 +13,10 @@ from math import isnan
 from typing import assert_never
 
 from . import facts as f
+from . import proving
 from .confirmations import standing
 from .errors import Invalid
+from .evidence.drift import Healthy
 from .leases import believed, outstanding, reserved
 from .names import (
     ActorId,
@@ -32,11 +34,10 @@ from .snapshot import Fresh, NotFresh, freshness
 from .times import in_words, instant_or_none
 from .view import Applied, Approval, Approved, Candidate, Proposed, Rejected, Void, WorldView
 from .windows import PHASE_OF, evidence_stage, progress
-from .words import ASKED, PHASES, day, listed, second
+from .words import ASKED, PHASES, counted, day, listed, second
 
 CANDIDATE_HEX = 24
 WEIGHT_TOLERANCE = 1e-9  # Of a sum of weights that are not exact in binary.
-
 Problem = tuple[Reason, str]
 
 
@@ -50,6 +51,7 @@ class Dossier:
     verdict: Verdict | None
     problems: tuple[Problem, ...] = ()
     correlations: Mapping[StrategyId, float | None] = field(default_factory=dict)
+    healthy: Healthy | None = None  # What paper shows that live has to keep up.
 
     @property
     def details(self) -> tuple[str, ...]:
@@ -64,6 +66,8 @@ class Clearance:
     evidence: Digest
     snapshot_seq: int
     weight: float
+    e_value: float | None
+    healthy: Healthy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def clear_for_live(
         *_candidate_problems(view, row, candidate, step),
         *approval_problems(view, policy, candidate, now),
         *_run_problems(view, row, step, policy, dossier),
+        *proving.unproven(view, row, step, policy),
         *risk_problems(view, strategy_id, step, policy, dossier),
         *capital_problems(view, strategy_id, step, policy, now),
     ]
@@ -138,6 +143,8 @@ def clear_for_live(
                 evidence=view.digest(row, evidence_stage(step)),
                 snapshot_seq=seq,
                 weight=policy.governance.ramp[step].fraction * policy.governance.allocation,
+                e_value=proving.e_value_towards(view, row, step, policy),
+                healthy=dossier.healthy if step == 0 else None,
             )
         case other:
             assert_never(other)
@@ -152,7 +159,7 @@ def world_problems(view: WorldView, row: int, policy: Policy, now: datetime) -> 
     promotion = policy.governance.live_promotion
     frozen = any(freeze.covers(now) for freeze in policy.governance.freeze)
     closed = {"allow_live": not view.allow_live, "resume": view.killed}
-    asked = [c for c in standing(view, now) if closed.get(c.what, False)]
+    asked = [c for c in standing(view, now) if closed.get(c.what)]
     who = listed(f"{c.by} asked {ASKED[c.what]} on {day(c.at)}" for c in asked)
     return _failed(
         (
@@ -257,6 +264,7 @@ def approval_problems(
             given = () if candidate is None else counted_approvals(view, candidate)
             valid = () if candidate is None else valid_approvals(view, promotion, candidate, now)
             count = f"{len(valid)} of {needed} approvals"
+            lasts = in_words(promotion.expires.total_seconds())
             return _failed(
                 (
                     (bool(given), Reason.MANUAL_APPROVAL_REQUIRED, f"{count}"),
@@ -268,7 +276,7 @@ def approval_problems(
                     (
                         len(valid) >= needed or len(valid) == len(given),
                         Reason.APPROVAL_EXPIRED,
-                        f"{len(given) - len(valid)} approvals are older than {promotion.expires}",
+                        f"{counted(len(given) - len(valid), 'approval')} older than {lasts}",
                     ),
                 )
             )
@@ -296,17 +304,12 @@ def _run_problems(
 def risk_problems(
     view: WorldView, strategy_id: StrategyId, step: int, policy: Policy, dossier: Dossier
 ) -> list[Problem]:
-    """What else the policy asks of it: evidence, selection, stress, correlation."""
+    """What else the policy asks of it: selection, stress, correlation."""
     row, stage = view.strategies[strategy_id].row, evidence_stage(step)
     stress, limit = float(view.tracks[stage].stress_loss[row]), policy.risk.max_stress_loss
     known = "no snapshot tells it" if isnan(stress) else f"it is {stress:.4g}"
     return _failed(
         (
-            (
-                policy.evidence is None,
-                Reason.EVIDENCE_INSUFFICIENT,
-                "the policy asks for statistical evidence, which nothing has shown yet",
-            ),
             (
                 policy.selection is None or bool(view.standings.selected[row]),
                 Reason.SELECTION_FAILED,
@@ -448,16 +451,17 @@ def void(candidate: Candidate | None, reason: Reason) -> tuple[f.Fact, ...]:
 
 def apply(clearance: Clearance) -> tuple[f.Fact, ...]:
     """The promotion that a clearance allows."""
-    candidate = clearance.candidate
     return (
         f.PromotionApplied(
-            candidate_id=candidate.candidate_id,
-            strategy_id=candidate.strategy_id,
-            run_id=candidate.run_id,
+            candidate_id=clearance.candidate.candidate_id,
+            strategy_id=clearance.candidate.strategy_id,
+            run_id=clearance.candidate.run_id,
             evidence=clearance.evidence,
             snapshot_seq=clearance.snapshot_seq,
-            step=candidate.step,
+            step=clearance.candidate.step,
             weight=clearance.weight,
+            e_value=clearance.e_value,
+            healthy=clearance.healthy,
         ),
     )
 

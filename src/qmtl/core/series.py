@@ -101,19 +101,12 @@ def append(
 ) -> Track:
     """The track after new points of several strategies; `rows[i]` is the row of strategy i.
 
-    Strategies that bring equally many points are advanced together, as one (strategies, points)
-    array: a bar of a thousand strategies is one step of numpy.
+    Strategies that bring equally many points are advanced together.
     """
-    t, r = points.times(), points.returns()
-    counts = np.array(points.counts, dtype=np.intp)
-    starts = np.cumsum(counts) - counts
     cap = GAP_BARS_MAX * span_us(policy.data.bar) if policy else 0
-    for count in np.unique(counts[counts > 0]):
-        alike = np.flatnonzero(counts == count)
-        block = starts[alike][:, None] + np.arange(count)
-        times = t[block]
-        counted = accepted(times, stage, received_at, policy)
-        track = _advance(track, rows[alike], times, r[block], counted, cap)
+    for which, t, r in points.alike():
+        counted = accepted(t, stage, received_at, policy)
+        track = _advance(track, rows[which], t, r, counted, cap)
     return track
 
 

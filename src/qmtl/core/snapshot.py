@@ -56,6 +56,7 @@ class RiskSnapshot:
     stress: Mapping[StrategyId, Mapping[str, float]] | None
     stats: Mapping[StrategyId, Mapping[str, float]] | None
     extra: Mapping[str, object]
+    replay: Mapping[StrategyId, float] | None = None  # The engine's return of the one bar.
 
 
 def store(view: WorldView, posted: RiskSnapshot, held: Held, now: datetime) -> SnapshotStored:
@@ -84,6 +85,7 @@ def store(view: WorldView, posted: RiskSnapshot, held: Held, now: datetime) -> S
         covariance=posted.covariance,
         stress=posted.stress,
         stats=posted.stats,
+        replay=posted.replay,
         extra=posted.extra,
     )
 
@@ -122,6 +124,11 @@ def check(view: WorldView, posted: RiskSnapshot, now: datetime) -> None:
             for name, value in stats.items()
             if not isfinite(value)
         ]
+    for sid, replayed in (posted.replay or {}).items():
+        if sid not in posted.returns:
+            problems.append(f"replay.{sid}: there is no return beside it")
+        elif not (isfinite(replayed) and -1.0 <= replayed <= RETURN_MAX):
+            problems.append(f"replay.{sid}: {replayed:g} is not within -1..{RETURN_MAX:g}")
     for pair, covariance in (posted.covariance or {}).items():
         if not isfinite(covariance):
             problems.append(f"covariance.{pair}: {covariance} is not finite")

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from immutables import Map
 
-from .columns import PHASES, VERDICTS, Standings, Track
+from .columns import PHASES, VERDICTS, Proof, Standings, Track
 from .errors import Conflict, UnknownCandidate, UnknownPolicy, UnknownStrategy
 from .names import (
     ActorId,
@@ -249,6 +249,7 @@ class WorldView:
     ids: Map[int, StrategyId] = Map()  # By row.
     standings: Standings = field(default_factory=Standings.blank)
     tracks: Mapping[Stage, Track] = field(default_factory=blank_tracks)
+    proof: Proof = field(default_factory=Proof.blank)
     runs: Map[tuple[StrategyId, Stage], LatestRun] = Map()
     candidates: Map[CandidateId, Candidate] = Map()
     current: Map[StrategyId, tuple[CandidateId, ...]] = Map()  # Its candidates that are not void.
@@ -333,7 +334,8 @@ def same_view(a: WorldView, b: WorldView) -> bool:
     """
     rows = len(a.strategies)
     return (
-        replace(a, standings=b.standings, tracks=b.tracks) == b
+        replace(a, standings=b.standings, tracks=b.tracks, proof=b.proof) == b
         and a.standings.same(b.standings, rows)
+        and a.proof.same(b.proof, rows)
         and all(track.same(b.tracks[stage], rows) for stage, track in a.tracks.items())
     )

@@ -28,6 +28,7 @@ from .promotion import (
     valid_approvals,
     world_problems,
 )
+from .proving import Eta, eta, refuted, shown, unproven
 from .snapshot import NotFresh, freshness
 from .times import NEVER, in_words, instant, micros, span_us
 from .view import Approval, Candidate, Rejected, WorldView
@@ -97,6 +98,11 @@ def _in_backtest(view: WorldView, sid: StrategyId, now: datetime) -> Iterator[Wa
 
 def _retired(view: WorldView, row: int) -> Iterator[Wait]:
     passed = view.verdict(row, Stage.BACKTEST) is Verdict.PASS
+    futile = refuted(view, row, view.policy)
+    if futile is not None:
+        why = sentence(f"{futile}: nothing brings it back, and changed code is a new version")
+        yield Wait(reason=Reason.FUTILE, sentence=why)
+        return
     if not (campaign.out_of_time(view, row, view.policy) and passed):
         why = "It has left the campaign and nothing brings it back: changed code is a new version."
         yield Wait(reason=Reason.RETIRED, sentence=why)
@@ -151,6 +157,7 @@ def _towards_live(
         *(w for w in _world(view, row, now) if candidate or w.reason is not Reason.FROZEN),
         *_window(view, row, stage, policy, now),
         *_judgement(view, sid, stage, dossier, candidate),
+        *_proof(view, row, step, policy, now),
         *_risk(view, sid, step, policy, dossier, candidate),
     ]
     if candidate is not None:
@@ -241,6 +248,22 @@ def _judgement(
         yield _unjudged(view, row, stage)
 
 
+def _proof(view: WorldView, row: int, step: int, policy: Policy, now: datetime) -> Iterator[Wait]:
+    """What the returns have not proven yet, how much of it there is, and how long that takes."""
+    asked = shown(view, row, step, policy)
+    for reason, detail in unproven(view, row, step, policy):
+        assert asked is not None, "something is asked of it"
+        why = f"{detail}; {_in_time(eta(view, row, step, policy, now))}"
+        yield Wait(reason=reason, sentence=sentence(why), share=asked.share)
+
+
+def _in_time(expected: Eta) -> str:
+    """When the evidence is there, at each Sharpe ratio that is assumed."""
+    ends = (("1", expected.sharpe_1), ("2", expected.sharpe_2))
+    dates = listed(f"on {day(end)} at a true Sharpe ratio of {at}" for at, end in ends if end)
+    return f"expected {dates}" if dates else "not in a lifetime at a Sharpe ratio of 2"
+
+
 def _failing(problems: tuple[Problem, ...], stage: Stage) -> Iterator[Wait]:
     """The gates a run does not hold; its window is said apart, as it is now."""
     window = (INCOMPLETE[stage], Reason.OBSERVATIONS_INSUFFICIENT)
@@ -275,15 +298,9 @@ def _risk(
     dossier: Dossier,
     candidate: Candidate | None,
 ) -> Iterator[Wait]:
-    """Evidence, selection; and, once there is a candidate, stress and correlation."""
+    """Selection; and, once there is a candidate, stress and correlation."""
     for reason, detail in risk_problems(view, sid, step, policy, dossier):
         match reason:
-            case Reason.EVIDENCE_INSUFFICIENT:
-                why = (
-                    "The policy asks for statistical evidence, which cannot be shown yet: "
-                    "under it nobody is promoted."
-                )
-                yield Wait(reason=reason, sentence=why)
             case Reason.SELECTION_FAILED:
                 if candidate is not None or dossier.verdict is Verdict.PASS:
                     yield Wait(reason=reason, sentence=_not_selected(view))

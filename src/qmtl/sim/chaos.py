@@ -79,7 +79,8 @@ def bar_of_all(rng: Random, scene: Scene, stage: Stage, kind: Kind) -> Command:
     if not bar:
         return lambda s: None
     stress, stats = dict.fromkeys(bar, CRASH), dict.fromkeys(bar, STATS)
-    return lambda s: s.bar(stage, bar, stress=stress, stats=stats)
+    replay = {sid: r + rng.gauss(0.0, 1e-5) for sid, r in bar.items() if r > -1.0}
+    return lambda s: s.bar(stage, bar, stress=stress, stats=stats, replay=replay)
 
 
 def bar_at_any_time(rng: Random, scene: Scene) -> Command:

@@ -8,15 +8,19 @@ from qmtl.core.policy import (
     AutoApply,
     Bound,
     Campaign,
+    Consistency,
     Data,
     Disabled,
+    Evidence,
     Freeze,
+    Futility,
     Gates,
     Governance,
     Hysteresis,
     LivePromotion,
     ManualApproval,
     OnMissing,
+    PaperEvidence,
     Policy,
     RampStep,
     Risk,
@@ -30,6 +34,7 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 def policy(rng: Random) -> Policy:
     """A policy of daily bars that a good strategy can pass within two weeks, more or less."""
+    evidence = _evidence(rng)
     return Policy(
         data=Data(periods_per_year=365.25, max_lag=rng.choice([1, 2, 5]) * DAY),
         campaign=Campaign(
@@ -41,14 +46,36 @@ def policy(rng: Random) -> Policy:
             by_stage={stage: bounds for stage in Stage if (bounds := _bounds(rng, stage))},
             on_missing=rng.choice(list(OnMissing)),
         ),
-        evidence=None,
+        evidence=evidence,
         selection=_selection(rng),
-        governance=_governance(rng),
+        governance=_governance(rng, evidence=evidence is not None),
         risk=Risk(
             snapshot_max_age=rng.choice([None, None, 10 * timedelta(minutes=1), DAY]),
             max_stress_loss=rng.choice([None, 0.3]),
             max_pairwise_correlation_to_live=rng.choice([None, None, 0.5, 0.9]),
         ),
+    )
+
+
+def _evidence(rng: Random) -> Evidence | None:
+    """None, or one that a good strategy of a few weeks can give."""
+    if rng.random() < 0.5:
+        return None
+    return Evidence(
+        alpha=rng.choice([0.05, 0.3]),
+        multiplicity=rng.choice(["e_bh", "e_bh", "spending", "per_strategy"]),
+        trials_default=rng.choice([1, 10]),
+        selection_max_p=rng.choice([None, 0.5]),
+        paper=PaperEvidence(
+            method=rng.choice(["t_mixture", "t_mixture", "bounded", "group_sequential"]),
+            hurdle_annual=rng.choice([0.0, 0.02]),
+            block=rng.choice([1, 1, 2]),
+            design_sharpe_annual=rng.choice([4.0, 12.0]),
+            backtest_credit_cap=rng.choice([1.0, 3.0]),
+        ),
+        futility=rng.choice([None, Futility(sharpe_annual=2.0, beta=0.1)]),
+        consistency=rng.choice([None, None, Consistency()]),
+        decay_mean_false_alarm=rng.choice([None, 50]),
     )
 
 
@@ -80,7 +107,7 @@ def _selection(rng: Random) -> Selection | None:
     return None if rng.random() < 0.5 or chosen == Selection() else chosen
 
 
-def _governance(rng: Random) -> Governance:
+def _governance(rng: Random, *, evidence: bool) -> Governance:
     manual = ManualApproval(
         roles=frozenset({Role.APPROVER}),
         min=rng.randint(1, 2),
@@ -94,12 +121,18 @@ def _governance(rng: Random) -> Governance:
         max_live_slots=rng.randint(1, 3),
         max_live_weight=rng.choice([0.3, 1.0]),
         freeze=(nightly,) if rng.random() < 0.2 else (),
-        ramp=_ramp(rng),
+        ramp=_ramp(rng, evidence=evidence),
     )
 
 
-def _ramp(rng: Random) -> tuple[RampStep, ...]:
+def _ramp(rng: Random, *, evidence: bool) -> tuple[RampStep, ...]:
     below = sorted(rng.sample([0.1, 0.25, 0.5, 0.75], rng.randint(0, 2)))
+    asked = sorted(rng.sample([1.5, 2.0, 3.0, 5.0], len(below) + 1)) if evidence else []
     return tuple(
-        RampStep(fraction=fraction, observe=rng.randint(0, 2) * DAY) for fraction in (*below, 1.0)
+        RampStep(
+            fraction=fraction,
+            e_value=asked[i] if evidence else None,
+            observe=rng.randint(0, 2) * DAY,
+        )
+        for i, fraction in enumerate((*below, 1.0))
     )

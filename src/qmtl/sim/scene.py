@@ -154,6 +154,7 @@ class Scene:
         covariance: Mapping[str, float] | None = None,
         stress: Mapping[StrategyId, Mapping[str, float]] | None = None,
         stats: Mapping[StrategyId, Mapping[str, float]] | None = None,
+        replay: Mapping[StrategyId, float] | None = None,
     ) -> tuple[StoredSnapshot, bool]:
         """A snapshot; of equal weights and named by its content unless told otherwise."""
         as_of = as_of or self.now
@@ -169,7 +170,7 @@ class Scene:
                     sid: [None if s.t is None else s.t.tolist(), s.r.tolist()]
                     for sid, s in returns.items()
                 },
-                "carried": [covariance, stress, stats],
+                "carried": [covariance, stress, stats, replay],
             }
         )
         posted = RiskSnapshot(
@@ -184,6 +185,7 @@ class Scene:
             stress=stress,
             stats=stats,
             extra={},
+            replay=replay,
         )
         return hub.post(self.store, self.world_id, self.by(actor), posted)
 

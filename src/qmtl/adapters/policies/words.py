@@ -196,7 +196,8 @@ Metric = Annotated[
     str, AfterValidator(_metric), WithJsonSchema({"type": "string", "enum": list(GATE_UNITS)})
 ]
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
+PROBABILITY_MIN: Final = 1e-6  # Fewer than one in a million, no number of returns here tells.
+Probability = Annotated[float, Field(ge=PROBABILITY_MIN, lt=1)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Sharpe = Annotated[float, Field(gt=0, le=SHARPE_MAX)]
 Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]

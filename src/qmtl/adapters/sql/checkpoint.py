@@ -5,7 +5,7 @@ a damaged byte is ignored, and the journal is folded from genesis.  Columns are 
 rest is JSON; nothing is pickled.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import sha256
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from qmtl.adapters.codec import sparse_from_bytes, sparse_to_bytes
-from qmtl.core.columns import Columns, Standings, Track
+from qmtl.core.columns import Columns, Proof, Standings, Track
 from qmtl.core.names import Stage, WorldId
 from qmtl.core.view import WorldView
 
@@ -76,11 +76,13 @@ def _digest(dense: bytes, sparse: bytes) -> str:
 
 
 def _dense(view: WorldView) -> bytes:
-    """Every column, a structured array for the standings and one for each stage's track."""
+    """Every column, a structured array for each group of them."""
     count = len(view.strategies)
-    arrays = {stage.value: _structured(track, count) for stage, track in view.tracks.items()}
+    groups = {"standings": view.standings, "proof": view.proof}
+    groups |= {stage.value: track for stage, track in view.tracks.items()}
+    arrays = {name: _structured(columns, count) for name, columns in groups.items()}
     out = BytesIO()
-    np.savez(out, allow_pickle=False, standings=_structured(view.standings, count), **arrays)
+    np.savez(out, allow_pickle=False, **arrays)
     return out.getvalue()
 
 
@@ -88,16 +90,22 @@ def _columns(dense: bytes) -> dict[str, Any]:
     with np.load(BytesIO(dense), allow_pickle=False) as arrays:
         return {
             "standings": Standings.of(_unstructured(arrays["standings"])),
+            "proof": Proof.of(_unstructured(arrays["proof"])),
             "tracks": {stage: Track.of(_unstructured(arrays[stage.value])) for stage in Stage},
         }
 
 
 def _structured(columns: Columns, count: int) -> NDArray[np.void]:
     arrays = columns.arrays()
-    table = np.empty(count, dtype=[(name, array.dtype) for name, array in arrays.items()])
+    table = np.empty(count, dtype=_dtype(arrays))
     for name, array in arrays.items():
         table[name] = array[:count]
     return table
+
+
+def _dtype(arrays: Mapping[str, NDArray[np.generic]]) -> list[Any]:
+    """A field a column; one that holds several numbers a row is a field of that shape."""
+    return [(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
 
 
 def _unstructured(table: NDArray[np.void]) -> dict[str, NDArray[np.generic]]:
@@ -109,7 +117,7 @@ def layout() -> str:
     """Names the shape of a view: every field of it and of what it holds, with its type."""
     columns = [
         f"{cls.__name__}.{column.name}: {column.metadata['dtype']}"
-        for cls in (Standings, Track)
+        for cls in (Standings, Proof, Track)
         for column in fields(cls)
     ]
     shape = "\n".join([f"meaning {MEANING}", *columns, *_shape(WorldView, set())])

@@ -229,6 +229,7 @@ def full_snapshot(
         "stress": None if fact.stress is None else {s: dict(v) for s, v in fact.stress.items()},
         "stress_ref": _text_or_none(refs["stress"]),
         "stats": None if fact.stats is None else {s: dict(v) for s, v in fact.stats.items()},
+        "replay": None if fact.replay is None else dict(fact.replay.items()),
         "constraints": constraints if isinstance(constraints, dict) else None,
         "provenance": provenance if isinstance(provenance, dict) else None,
         "extra": extra,

@@ -72,6 +72,24 @@ def _status_metrics(status: StrategyStatus) -> dict[str, float | None]:
     return {STATUS_NAMES.get(name, name): m.value for name, m in latest.metrics.items()}
 
 
+def _evidence(status: StrategyStatus) -> j.EvidenceJson | None:
+    """Towards the next step of the ramp; null where nothing is asked of it."""
+    shown, expected = status.shown, status.eta
+    if shown is None or expected is None:
+        return None
+    return {
+        "e_value": shown.e_value,
+        "threshold": shown.threshold,
+        "enough": shown.enough,
+        "budget": shown.budget,
+        "eta": {
+            "sharpe_1": at_or_none(expected.sharpe_1),
+            "sharpe_2": at_or_none(expected.sharpe_2),
+            "at_observed": at_or_none(expected.at_observed),
+        },
+    }
+
+
 def _status(view: WorldView, status: StrategyStatus) -> j.StatusJson:
     row = view.strategies[status.strategy_id].row
     latest = {stage: known.run_id for stage, known in status.runs.items()}
@@ -87,7 +105,7 @@ def _status(view: WorldView, status: StrategyStatus) -> j.StatusJson:
         "paper": _window(status.windows[Stage.PAPER]),
         "live": _window(status.windows[Stage.LIVE]),
         "metrics": _status_metrics(status),
-        "evidence": None,  # A later version's; nobody computes it yet.
+        "evidence": _evidence(status),
         "promotable_to_paper": status.promotable_to_paper,
         "promotable_to_live": status.promotable_to_live,
         "reasons": list(dict.fromkeys(reason for reason, _ in status.problems)),

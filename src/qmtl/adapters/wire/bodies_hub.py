@@ -129,6 +129,7 @@ def _snapshot(
     stress: Mapping[str, Mapping[str, float]] | None,
     stats: Mapping[str, Mapping[str, float]] | None,
     extra: Mapping[str, object],
+    replay: Mapping[str, float] | None = None,
 ) -> RiskSnapshot:
     """A snapshot; without a version, its content names it, so that twice is once."""
     content = digest_of(
@@ -140,7 +141,7 @@ def _snapshot(
             "covariance": covariance,
             "stress": stress,
             "stats": stats,
-            "extra": extra,
+            "extra": extra if replay is None else {**extra, "replay": replay},
         },
         returns,
     )
@@ -156,6 +157,7 @@ def _snapshot(
         stress=_by_strategy(stress),
         stats=_by_strategy(stats),
         extra=extra,
+        replay=None if replay is None else {StrategyId(sid): r for sid, r in replay.items()},
     )
 
 
@@ -193,7 +195,8 @@ class Bar(Body):
             covariance=self.covariance,
             stress=self.stress,
             stats=self.stats,
-            extra={} if self.replay is None else {"replay": self.replay},
+            extra={},
+            replay=self.replay,
         )
 
 

@@ -228,6 +228,7 @@ class FullSnapshotJson(SnapshotJson):
     stress: dict[str, dict[str, float]] | None
     stress_ref: str | None
     stats: dict[str, dict[str, float]] | None
+    replay: dict[str, float] | None
     constraints: Plain | None
     provenance: Plain | None
     extra: Plain

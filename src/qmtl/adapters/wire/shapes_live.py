@@ -32,14 +32,16 @@ class CampaignConfigJson(TypedDict):
 
 
 class EtaJson(TypedDict):
-    sharpe_1: str | None
-    sharpe_2: str | None
-    at_observed: str | None
+    sharpe_1: At | None
+    sharpe_2: At | None
+    at_observed: At | None
 
 
 class EvidenceJson(TypedDict):
-    e_value: float
+    e_value: float | None
     threshold: float
+    enough: bool
+    budget: float
     eta: EtaJson
 
 

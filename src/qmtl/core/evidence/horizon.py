@@ -1,0 +1,130 @@
+"""A test with a declared end: more power there, and no evidence after it.
+
+Source.  LD83: Lan & DeMets (1983), Discrete sequential boundaries for clinical trials.
+"""
+
+import math
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from .eprocess import Blocks, t_statistic
+from .normal import NORMAL, Float, phi
+
+LOOKS_MAX: Final = 100
+LEVELS: Final = tuple(10.0 ** (-j / 12) for j in range(1, 49))  # Of a test: .83 down to 1e-4.
+GRID_SD: Final = 8.0  # A Brownian motion on [0, 1] is cut off so many deviations out,
+GRID_PER_STEP: Final = 24  # and kept in cells of this share of the deviation of one step.
+
+
+def spent(level: float, fraction: float) -> float:
+    """What a one-sided test has spent of its level when this much of the information is there.
+
+    Lan & DeMets' spending function of O'Brien-Fleming type (LD83).
+    """
+    if fraction <= 0:
+        return 0.0
+    z = NORMAL.inv_cdf(1 - level / 2)
+    return 2 * (1 - NORMAL.cdf(z / math.sqrt(min(1.0, fraction))))
+
+
+class _Walk:
+    """A Brownian motion on [0, 1], looked at in equal steps: the density of what is still inside.
+
+    Recursive integration (Armitage, McPherson & Rowe 1969) in cells of equal width.
+    """
+
+    def __init__(self, looks: int, copies: int) -> None:
+        self.width = math.sqrt(1 / looks) / GRID_PER_STEP
+        half = math.ceil(GRID_SD / self.width)
+        self.x = np.arange(-half, half + 1) * self.width
+        self.size = 1 << math.ceil(math.log2(3 * len(self.x)))
+        edges = np.arange(-half, half + 2) - 0.5
+        step = np.diff(phi(edges / GRID_PER_STEP))
+        padded = np.pad(step, (0, self.size - len(step)))
+        self.kernel = np.fft.rfft(np.roll(padded, -half))
+        self.inside = np.zeros((copies, len(self.x)))
+        self.inside[:, half] = 1.0
+
+    def step(self) -> None:
+        moved = np.fft.irfft(np.fft.rfft(self.inside, self.size) * self.kernel, self.size)
+        self.inside = np.maximum(moved[:, : len(self.x)], 0.0)
+
+    def cut(self, copy: int, share: float) -> float:
+        """Take this much from the top, and say where that begins."""
+        mine = self.inside[copy]
+        above = np.cumsum(mine[::-1])
+        whole = int(np.searchsorted(above, share, side="right"))
+        rest = share - (above[whole - 1] if whole else 0.0)
+        cell = len(mine) - 1 - whole
+        part = rest / mine[cell] if mine[cell] > 0 else 0.0
+        mine[cell + 1 :] = 0.0
+        mine[cell] -= rest
+        return float(self.x[cell] + self.width * (0.5 - part))
+
+    def take_above(self, copy: int, x: float) -> float:
+        """Take what is above a point, the share of its cell too, and say how much that was."""
+        mine = self.inside[copy]
+        share = np.clip((self.x - x) / self.width + 0.5, 0.0, 1.0)
+        taken = float((mine * share).sum())
+        mine *= 1.0 - share
+        return taken
+
+
+@cache
+def boundaries(looks: int) -> Float:
+    """Of z at each of equally spaced looks, for each of LEVELS: shape (looks, levels)."""
+    walk = _Walk(looks, len(LEVELS))
+    found = np.empty((looks, len(LEVELS)))
+    for look in range(1, looks + 1):
+        walk.step()
+        for i, level in enumerate(LEVELS):
+            share = spent(level, look / looks) - spent(level, (look - 1) / looks)
+            found[look - 1, i] = walk.cut(i, share) / math.sqrt(look / looks)
+    return found
+
+
+def crossing(bounds: Float, *, two_sided: bool) -> float:
+    """The chance that z is at or above its bound at one of equally spaced looks, or, two-sided,
+    its size is."""
+    walk, crossed = _Walk(len(bounds), 1), 0.0
+    for look, bound in enumerate(bounds, start=1):
+        walk.step()
+        at = float(bound) * math.sqrt(look / len(bounds))
+        crossed += walk.take_above(0, at)
+        if two_sided:
+            walk.inside = walk.inside[:, ::-1].copy()
+            crossed += walk.take_above(0, at)
+    return crossed
+
+
+def as_normal(t: Float, degrees: Float) -> Float:
+    """The normal deviate with the tail of a Student t, nearly (Wallace 1959)."""
+    with np.errstate(invalid="ignore"):
+        far = np.sqrt(degrees * np.log1p(t**2 / degrees))
+        found: Float = np.sign(t) * (8 * degrees + 1) / (8 * degrees + 3) * far
+    return found
+
+
+def group_sequential(held: Blocks, horizon: int) -> Float:
+    """1/level of the strictest test that rejects a mean of at most 0 now; 1 when none does.
+
+    `horizon` is the declared number of blocks; looks are spaced equally over it, at most LOOKS_MAX,
+    and after it nothing is evidence any more: NaN, as it is for fewer than BLOCKS_MIN blocks.
+    P(ever >= 1/level) <= level for each level, which is what a ramp asks.  It is no e-value: under
+    `e_bh` it makes the procedure of Benjamini and Hochberg, valid for independent strategies and
+    for those that are positively dependent (PRDS).
+    """
+    stride = max(1, math.ceil(horizon / LOOKS_MAX))
+    looks = max(1, horizon // stride)
+    n = held.count
+    z = as_normal(t_statistic(held), n - 1)
+    look = np.minimum(n // stride, looks).astype(int)
+    at_look = (n % stride == 0) & (look >= 1) & (n <= horizon)
+    bounds = boundaries(looks)[np.maximum(look, 1) - 1]
+    passed = np.where(np.isnan(z)[:, None], False, z[:, None] >= bounds)
+    strict = 1.0 / np.array(LEVELS)
+    best = np.where(passed, strict, 1.0).max(axis=1)
+    found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, np.where(at_look, best, 1.0))
+    return found

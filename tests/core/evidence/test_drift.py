@@ -1,0 +1,127 @@
+"""Paper against its replay, and live against paper."""
+
+import math
+
+import numpy as np
+import pytest
+
+from qmtl.core.evidence import drift
+from qmtl.core.evidence.drift import DRIFTS_MIN, RATES, Healthy, Sums
+
+
+def sums(values: np.ndarray) -> Sums:
+    held = Sums(np.zeros(1), np.zeros(1), np.zeros(1))
+    for value in values:
+        held = drift.more(held, np.array([value]), np.array([True]))
+    return held
+
+
+def test_the_sums_are_those_of_numpy() -> None:
+    values = np.random.default_rng(0).normal(0.3, 2.0, 40)
+    held = sums(values)
+    assert held.count == 40
+    assert held.mean == pytest.approx(values.mean(), rel=1e-12)
+    assert held.deviation == pytest.approx(values.std(ddof=1), rel=1e-12)
+
+
+def test_what_is_not_counted_was_not_there() -> None:
+    held = sums(np.array([1.0, 2.0]))
+    after = drift.more(held, np.array([math.nan]), np.array([False]))
+    assert (after.count, after.mean, after.m2) == (held.count, held.mean, held.m2)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_value_has_no_deviation(count: int) -> None:
+    assert math.isnan(sums(np.ones(count)).deviation[0])
+
+
+def test_the_radius_by_hand() -> None:
+    """WS24, eq. 3, for 60 values of deviation 1 at 5 %."""
+    held = Sums(np.array([60.0]), np.array([0.0]), np.array([59.0]))
+    wide = -2 * math.log(0.05)
+    rho2 = (wide + math.log(wide + 1)) / 60
+    by_hand = math.sqrt(
+        2 * (60 * rho2 + 1) / (60**2 * rho2) * math.log(math.sqrt(60 * rho2 + 1) / 0.05)
+    )
+    assert drift.drift_radius(held, 0.05)[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_too_few_say_nothing() -> None:
+    few = sums(np.arange(DRIFTS_MIN - 1.0))
+    assert math.isnan(drift.drift_radius(few, 0.05)[0])
+    assert drift.drift_radius(sums(np.arange(float(DRIFTS_MIN))), 0.05)[0] > 0
+
+
+def test_without_drift_the_sequence_seldom_excludes_zero() -> None:
+    paths, rng, out = 1_000, np.random.default_rng(1), np.zeros(1_000, bool)
+    held = Sums(*(np.zeros(paths) for _ in range(3)))
+    for _ in range(250):
+        held = drift.more(held, rng.normal(0, 1, paths), np.ones(paths, bool))
+        radius = drift.drift_radius(held, 0.05)
+        out |= np.abs(held.mean) > radius
+    assert out.mean() <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / paths)
+
+
+def test_a_steady_cost_is_found() -> None:
+    rng = np.random.default_rng(2)
+    held = sums(rng.normal(-0.0005, 0.0005, 60))
+    assert held.mean[0] < -drift.drift_radius(held, 0.05)[0]
+
+
+# ---- Decay -------------------------------------------------------------------------------------
+
+
+def test_what_live_has_to_keep_up() -> None:
+    r = np.random.default_rng(3).normal(0.001, 0.01, 252)
+    found = drift.healthy(r)
+    assert found is not None
+    assert found.cap == pytest.approx(3 * r.std(ddof=1))
+    assert found.mean == pytest.approx(np.minimum(r, found.cap).mean() / 2)
+
+
+@pytest.mark.parametrize("returns", [[0.01] * 19, [0.01] * 50, [math.nan] * 50])
+def test_of_too_few_or_flat_returns_nothing_is_learnt(returns: list[float]) -> None:
+    assert drift.healthy(np.array(returns)) is None
+
+
+def alarm_at(live: np.ndarray, told: Healthy, limit: float) -> int | None:
+    held = np.zeros((1, len(RATES)))
+    for day, r in enumerate(live):
+        held = drift.more_decay(held, np.array([r]), np.array([told.cap]), np.array([told.mean]))
+        if drift.decay(held)[0] >= limit:
+            return day
+    return None
+
+
+TOLD = Healthy(cap=0.03, mean=0.0005)
+
+
+def test_the_detector_by_hand() -> None:
+    held = np.zeros((1, len(RATES)))
+    for r in (0.01, -0.02, 0.5):
+        held = drift.more_decay(held, np.array([r]), np.array([0.03]), np.array([0.0005]))
+    by_hand = []
+    for rate in RATES:
+        m, bet = 0.0, rate / (0.03 - 0.0005)
+        for r in (0.01, -0.02, 0.03):  # Capped.
+            m = (m + 1) * (1 - bet * (r - 0.0005))
+        by_hand.append(m)
+    assert drift.decay(held)[0] == pytest.approx(np.mean(by_hand), rel=1e-12)
+
+
+def test_a_healthy_strategy_is_seldom_accused() -> None:
+    """On average once in `limit` observations at the most: over 504, few of 300 paths."""
+    rng = np.random.default_rng(4)
+    accused = [alarm_at(rng.normal(0.0013, 0.01, 504), TOLD, 504.0) is not None for _ in range(300)]
+    assert np.mean(accused) < 0.2
+
+
+def test_a_decayed_one_is() -> None:
+    """From Sharpe 2 to -1: half are found within two years."""
+    rng = np.random.default_rng(5)
+    found = [alarm_at(rng.normal(-0.00063, 0.01, 504), TOLD, 504.0) for _ in range(100)]
+    assert np.mean([day is not None for day in found]) > 0.5
+
+
+def test_a_crash_is_found_at_once() -> None:
+    assert alarm_at(np.full(50, -0.05), TOLD, 504.0) in range(1, 15)

@@ -1,0 +1,70 @@
+"""How long evidence takes."""
+
+import math
+
+import numpy as np
+import pytest
+
+from qmtl.core.evidence import duration
+from qmtl.core.evidence.eprocess import BETS, bounded, mixture
+
+DESIGN = 1.5 * math.sqrt(5 / 252)
+A_YEAR = 252 / 5
+
+
+@pytest.mark.parametrize(("annual", "median"), [(1.0, 5.7), (2.0, 1.7), (3.0, 0.9)])
+def test_twenty_takes_years(annual: float, median: float) -> None:
+    """EVIDENCE gives the median of the first crossing, which luck makes come a little earlier."""
+    found = duration.blocks_needed(20, annual * math.sqrt(5 / 252), DESIGN, most=10_000)
+    assert found is not None
+    assert median < found / A_YEAR < 1.5 * median
+
+
+def test_it_is_the_first_block_that_reaches_it() -> None:
+    sharpe = 0.25
+    found = duration.blocks_needed(20, sharpe, DESIGN, most=10_000)
+    assert found is not None
+
+    def e(n: int) -> float:
+        t = math.sqrt(n) * sharpe
+        return float(mixture(np.array([t]), np.array([float(n)]), DESIGN)[0])
+
+    assert e(found) >= 20 > e(found - 1)
+
+
+@pytest.mark.parametrize("sharpe", [0.0, -0.2])
+def test_without_skill_it_is_never(sharpe: float) -> None:
+    assert duration.blocks_needed(20, sharpe, DESIGN, most=5_000) is None
+
+
+def test_the_limit_counts() -> None:
+    found = duration.blocks_needed(20, 0.25, DESIGN, most=10_000)
+    assert found is not None
+    assert duration.blocks_needed(20, 0.25, DESIGN, most=found) == found
+    assert duration.blocks_needed(20, 0.25, DESIGN, most=found - 1) is None
+
+
+def test_what_has_been_shown_already_shortens_it_and_bad_luck_does_the_contrary() -> None:
+    fresh = duration.blocks_needed(20, 0.2, DESIGN, most=10_000)
+    lucky = duration.blocks_needed(20, 0.2, DESIGN, seen=40, t=2.5, most=10_000)
+    unlucky = duration.blocks_needed(20, 0.2, DESIGN, seen=40, t=-2.0, most=10_000)
+    assert None not in (lucky, fresh, unlucky)
+    assert (lucky or 0) < (fresh or 0) < (unlucky or 0)
+
+
+def test_bets_take_as_long_as_their_growth_says() -> None:
+    found = duration.returns_needed(20, 0.1, 0.01, 0.1, None, 100_000)
+    assert found is not None
+    bets = np.array(BETS) / 0.1
+    growth = bets * 0.1 * 0.01 - (bets * 0.01) ** 2 * 1.01 / 2
+
+    def e(n: int) -> float:
+        return float(bounded((n * growth)[None, :])[0])
+
+    assert e(found) >= 20 > e(found - 1)
+    assert duration.returns_needed(20, 0.0, 0.01, 0.1, None, 100_000) is None
+
+
+def test_ruined_bets_never_recover() -> None:
+    ruined = np.full(len(BETS), -np.inf)
+    assert duration.returns_needed(20, 0.2, 0.01, 0.1, ruined, 10_000) is None

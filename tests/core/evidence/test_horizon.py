@@ -1,0 +1,108 @@
+"""Group sequential boundaries: the constants of the literature, and what is never crossed."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from qmtl.core.evidence import horizon
+from qmtl.core.evidence.eprocess import Blocks, more_blocks, no_blocks
+from qmtl.core.evidence.horizon import LEVELS, boundaries, crossing, group_sequential, spent
+
+INV = NormalDist().inv_cdf
+
+
+@pytest.mark.parametrize(
+    ("looks", "chance"), [(1, 0.050), (2, 0.083), (5, 0.142), (10, 0.194), (50, 0.320)]
+)
+def test_repeated_significance_tests(looks: int, chance: float) -> None:
+    """Armitage, McPherson & Rowe (1969): |z| >= 1.96 at some of n equally spaced looks."""
+    assert crossing(np.full(looks, INV(0.975)), two_sided=True) == pytest.approx(chance, abs=1e-3)
+
+
+def test_the_constant_of_obrien_and_fleming() -> None:
+    """Five looks at z >= C sqrt(5/k), two-sided .05: C = 2.040."""
+
+    def size(c: float) -> float:
+        return crossing(c * np.sqrt(5 / np.arange(1, 6)), two_sided=True)
+
+    assert size(2.040) == pytest.approx(0.05, abs=1e-4)
+    assert size(2.030) > 0.0505 > 0.0495 > size(2.050)
+
+
+@pytest.mark.parametrize("looks", [1, 5, 20, 100])
+def test_each_boundary_spends_its_level(looks: int) -> None:
+    for i in (3, 12, 15, 24):
+        size = crossing(boundaries(looks)[:, i], two_sided=False)
+        assert size == pytest.approx(LEVELS[i], rel=0.02)
+
+
+def test_one_look_is_the_plain_test() -> None:
+    expected = [INV(1 - level) for level in LEVELS]
+    np.testing.assert_allclose(boundaries(1)[0], expected, atol=0.02)
+
+
+def test_spending() -> None:
+    assert spent(0.05, 0.0) == 0.0
+    assert spent(0.05, 1.0) == pytest.approx(0.05)
+    assert spent(0.05, 2.0) == pytest.approx(0.05)  # Nothing more after the end.
+    assert spent(0.05, 0.5) == pytest.approx(2 * (1 - NormalDist().cdf(INV(0.975) * math.sqrt(2))))
+
+
+def of(count: float, t: float) -> Blocks:
+    return Blocks(*(np.array([x], float) for x in (count, t / math.sqrt(count), count - 1, 0, 0)))
+
+
+def test_after_the_horizon_nothing_is_evidence() -> None:
+    assert group_sequential(of(100, 10.0), 100)[0] > 1_000
+    assert math.isnan(group_sequential(of(101, 10.0), 100)[0])
+
+
+def test_before_ten_blocks_nothing_is() -> None:
+    assert math.isnan(group_sequential(of(9, 10.0), 100)[0])
+
+
+def test_without_a_horizon_nothing_is() -> None:
+    assert math.isnan(group_sequential(of(50, 10.0), 0)[0])
+
+
+def test_between_two_looks_there_is_none() -> None:
+    """250 blocks and at most 100 looks: one every third block."""
+    assert [group_sequential(of(n, 10.0), 250)[0] > 1 for n in (198, 199, 200, 201)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_it_says_the_strictest_level_that_is_crossed() -> None:
+    z = np.linspace(-1, 5, 40)
+    found = np.array([group_sequential(of(100, t), 100)[0] for t in z])
+    assert (np.diff(found) >= 0).all()
+    assert found[0] == 1.0
+    assert set(found) <= {1.0, *(1 / level for level in LEVELS)}
+    last = boundaries(100)[99]
+    t = float(last[14] + 0.1)  # Just above that level at the last look, Student's t allowed for.
+    assert group_sequential(of(100, t), 100)[0] == pytest.approx(1 / LEVELS[14])
+
+
+def test_students_tails_are_made_normal() -> None:
+    """Wallace (1959): of the .001 points of Student's t, within .01 of the normal's."""
+    for degrees, t in ((9, 4.297), (19, 3.579), (99, 3.175)):
+        z = horizon.as_normal(np.array([t, -t]), np.array(float(degrees)))
+        np.testing.assert_allclose(z, [INV(0.999), -INV(0.999)], atol=0.02)
+
+
+def test_without_skill_each_level_is_kept() -> None:
+    """P(ever 1/level) <= level, looked at every day for the whole horizon."""
+    paths, rng = 2_000, np.random.default_rng(0)
+    held, best = no_blocks(paths), np.zeros(paths)
+    for _ in range(504):
+        day = rng.normal(0, 0.01, (paths, 1))
+        held = more_blocks(held, day, np.ones((paths, 1), bool), 5)
+        best = np.fmax(best, group_sequential(held, 100))
+    for c in (3, 10, 20):
+        assert (best >= c).mean() <= 1 / c + 3 * math.sqrt(1 / c * (1 - 1 / c) / paths)
+    assert (best >= 3).mean() > 0.25  # And hardly less: it spends what it has.
