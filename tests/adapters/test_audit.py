@@ -12,6 +12,7 @@ import pytest
 
 from qmtl.adapters import audit as package
 from qmtl.adapters.audit.allowed import Transition, Unreadable, audit
+from qmtl.adapters.audit.evidence import STANDARD
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core.activation import Change
 from qmtl.sim.scene import DAY
@@ -60,6 +61,13 @@ def second(told: Told) -> Entry:
 
 def governance(told: Told) -> Any:
     return of(told, "policy_added")["fact"]["policy"]["governance"]
+
+
+def asked(told: Told, e_value: float) -> None:
+    """The policy asks for evidence after all."""
+    policy = of(told, "policy_added")["fact"]["policy"]
+    policy["evidence"] = {"alpha": 0.05, "multiplicity": "e_bh", "paper": dict(STANDARD)}
+    policy["governance"]["ramp"][0]["e_value"] = e_value
 
 
 def candidate(told: Told) -> str:
@@ -134,8 +142,8 @@ FORGED: list[tuple[str, Forge, str]] = [
     ("no policy", lambda t: t.remove(of(t, "default_policy_set")), "no policy was in force"),
     (
         "the policy asks for evidence",
-        lambda t: of(t, "policy_added")["fact"]["policy"].update(evidence={"alpha": 0.05}),
-        "asks for statistical evidence",
+        lambda t: asked(t, e_value=3.0),
+        "its e-value was None; the step asks for 3",
     ),
     (
         "another policy since",
@@ -498,9 +506,10 @@ def test_it_imports_nothing_of_the_code_that_it_checks() -> None:
             if isinstance(node, ast.Import):
                 yield from (name.name for name in node.names)
             elif isinstance(node, ast.ImportFrom):
-                yield f"{'.' * node.level}{node.module}"
+                where = "." * node.level + (node.module or "")
+                yield from [where] if node.module else (where + name.name for name in node.names)
 
     files = sorted(Path(str(package.__file__)).parent.glob("*.py"))
-    assert len(files) == 3
+    assert len(files) == 4
     ours = {name for path in files for name in imported(path) if name.startswith(("qmtl", "."))}
-    assert ours == {".past", "qmtl.adapters.wire.verify"}
+    assert ours == {".evidence", ".past", "qmtl.adapters.wire.verify"}

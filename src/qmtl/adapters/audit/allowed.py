@@ -16,14 +16,17 @@ from cronsim import CronSim
 
 from qmtl.adapters.wire.verify import ENTRY
 
-from .past import LIVE, PAPER, Entry, Strategy, Told, World, instant, read, span, told
+from . import evidence
+from .past import LIVE, PAPER, Entry, Strategy, Told, World, campaigns, instant, read, span, told
 
 NOT_CHECKED: Final = (
-    "numbers that returns give: whether a run judged them rightly, and correlation to who is live",
+    "whether a run judged its returns rightly by the gates, and correlation to who is live",
+    "the boundaries of evidence.paper.method: group_sequential",
     "which roles people had: they are of credentials, in the journal of _system",
     "what was asked for by one and confirmed by another: a journal does not say if it took two",
 )
 SKEW: Final = timedelta(seconds=60)  # A snapshot may be this far ahead (DESIGN 7.3).
+ROUNDING: Final = 1e-6  # Of e-values, added up in another order.
 TOLERANCE: Final = 1e-9  # Of weights, which are not exact in binary.
 
 Condition = tuple[bool, str, tuple[int, ...]]  # Whether it holds, what is wrong if not, entries.
@@ -138,8 +141,6 @@ def _conditions(world: World, strategy: Strategy, entry: Entry) -> Iterator[Cond
         start = next(CronSim(freeze["cron"], entry.at - span(freeze["length"])))
         why = f"a freeze of policy {version} was open, since {start.isoformat()}"
         yield start > entry.at, why, (at,)
-    asks_evidence = f"policy {version} asks for statistical evidence, and no run can show it yet"
-    yield policy["evidence"] is None, asks_evidence, (at,)
     yield from _of_candidate(world, strategy, entry, version)
     if mode == "manual_approval":
         yield from _of_approvals(world, strategy, entry, governance["live_promotion"])
@@ -154,6 +155,7 @@ def _conditions(world: World, strategy: Strategy, entry: Entry) -> Iterator[Cond
         yield False, f"the ramp of policy {version} has {len(ramp)} steps", (at,)
         return
     yield from _of_run(strategy, entry, policy, version)
+    yield from _of_proof(world, strategy, entry, policy)
     yield from _of_snapshot(strategy, entry, policy["risk"])
     yield from _of_capital(world, entry, governance)
 
@@ -241,6 +243,28 @@ def _of_run(strategy: Strategy, entry: Entry, policy: Told, version: int) -> Ite
         seq, chosen, by = strategy.selected or (None, False, version)
         fits = chosen and (step > 0 or by == version)
         yield fits, "the latest cohort had not selected it", _seqs(seq)
+
+
+def _of_proof(world: World, strategy: Strategy, entry: Entry, policy: Told) -> Iterator[Condition]:
+    """The e-value that the step asks for, worked out again from the returns."""
+    if policy["evidence"] is None or policy["evidence"]["paper"]["method"] == "group_sequential":
+        return
+    step, top = entry.fact["step"], len(policy["governance"]["ramp"]) - 1
+    others = [
+        (evidence.e_value(other.proof, policy) or 0.0) * evidence.credit(other.proof, policy)
+        for other in world.strategies.values()
+        if other is not strategy and other.step == top
+    ]
+    proof = strategy.proof
+    asked = evidence.threshold(proof, policy, step, campaigns(world), others)
+    if asked is None:
+        return
+    found, seqs = evidence.e_value(proof, policy), (strategy.moved,)
+    enough = found is not None and found >= asked * (1 - ROUNDING)
+    yield enough, f"its e-value was {found}; the step asks for {asked:.6g}", seqs
+    told = entry.fact.get("e_value")
+    same = found is not None and told is not None and abs(told - found) <= ROUNDING * found
+    yield same, f"its e-value was told as {told}; it was {found}", seqs
 
 
 def _of_snapshot(strategy: Strategy, entry: Entry, risk: Told) -> Iterator[Condition]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from . import evidence
+from .evidence import EPOCH, Proof
+
 LEASE: Final = timedelta(seconds=330)  # What was taken back may be acted on so long (0024).
 PAPER, LIVE, RETIRED = "paper_campaign", "live_campaign", "retired"
 SILENT: Final = frozenset(  # Kinds that say nothing of who may be live.
@@ -75,6 +78,7 @@ class Strategy:
     covered: dict[str, Snapshot] = field(default_factory=dict)
     selected: tuple[int, bool, int] | None = None  # Entry, whether, under which policy.
     taken_back: list[tuple[float, datetime]] = field(default_factory=list)  # Weight, until when.
+    proof: Proof = field(default_factory=Proof)
 
 
 @dataclass(slots=True)
@@ -130,6 +134,7 @@ def read(world: World, entry: Entry) -> None:
         case "policy_added":
             world.policies[fact["version"]] = fact["policy"]
         case "default_policy_set":
+            _judge_anew(world, fact["version"])
             world.default = (entry.seq, fact["version"])
             for candidate in world.candidates.values():
                 other = candidate.entry.fact["policy_version"] != fact["version"]
@@ -197,6 +202,7 @@ def _read_evidence(world: World, entry: Entry) -> None:
     fact, stage = entry.fact, entry.fact["stage"]
     match fact["kind"]:
         case "snapshot_stored":
+            _hear(world, entry)
             for sid in set(fact["covered"]) & set(fact["weights"]):
                 losses = (fact.get("stress") or {}).get(sid, {}).values()
                 new = Snapshot(
@@ -212,6 +218,10 @@ def _read_evidence(world: World, entry: Entry) -> None:
             strategy = world.strategies[fact["strategy_id"]]
             strategy.runs.pop(stage, None)
             strategy.covered.pop(stage, None)
+            if stage == "backtest":
+                strategy.proof.selection_p = None
+            elif stage in ("paper", "live") and strategy.proof.since is not None:
+                strategy.proof.begin(entry.at, campaigns(world) + 1)
             if stage == "paper" and strategy.paper_since is not None:
                 strategy.paper_since = entry.at
             if stage in ("backtest", "paper") or (stage == "live" and strategy.phase == LIVE):
@@ -219,10 +229,47 @@ def _read_evidence(world: World, entry: Entry) -> None:
                 _void_all(world, fact["strategy_id"], entry)
         case _:
             for run in fact["runs"]:
-                world.strategies[run["strategy_id"]].runs[stage] = Run(entry.seq, run)
+                strategy = world.strategies[run["strategy_id"]]
+                strategy.runs[stage] = Run(entry.seq, run)
+                if stage == "backtest":
+                    found = run["metrics"].get("selection_p")
+                    strategy.proof.selection_p = None if found is None else found["value"]
             for sid in fact.get("cohort", ()):
                 chosen = sid in fact["selected"]
                 world.strategies[sid].selected = (entry.seq, chosen, fact["policy_version"])
+
+
+def campaigns(world: World) -> int:
+    """How many were ever looked at in paper, a restated one once more."""
+    return sum(strategy.proof.begun for strategy in world.strategies.values())
+
+
+def _judge_anew(world: World, version: int) -> None:
+    """Other terms begin with the returns that follow; what spoke against it stays."""
+    if world.default is None:
+        return
+    before, after = world.policies[world.default[1]], world.policies[version]
+    if evidence.terms(before) == evidence.terms(after):
+        return
+    for strategy in world.strategies.values():
+        found = evidence.e_value(strategy.proof, before)
+        if found is not None:
+            strategy.proof.carried = min(1.0, found)
+        strategy.proof.returns = []
+
+
+def _hear(world: World, entry: Entry) -> None:
+    """Paper of who is not live, and live of who is."""
+    fact = entry.fact
+    if fact["stage"] not in ("paper", "live") or world.default is None:
+        return
+    lag = span(world.policies[world.default[1]]["data"]["max_lag"])
+    for sid, new in evidence.points(fact["points"]):
+        strategy = world.strategies[sid]
+        is_live = strategy.phase == LIVE
+        if is_live == (fact["stage"] == "live") and strategy.proof.since is not None:
+            after = max(strategy.proof.since, strategy.entered_at if is_live else EPOCH)
+            evidence.hear(strategy.proof, new, after, entry.at - lag)
 
 
 def _stand(candidate: Candidate, standing: str, entry: Entry) -> None:
@@ -241,6 +288,8 @@ def _enter(world: World, sid: str, phase: str, entry: Entry) -> None:
     strategy.phase, strategy.entered_at, strategy.moved = phase, entry.at, entry.seq
     strategy.selected = None
     if phase == PAPER:
+        if strategy.proof.since is None:
+            strategy.proof.begin(entry.at, campaigns(world) + 1)
         strategy.paper_since = entry.at
         strategy.runs.pop("paper", None)
     else:
