@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format sim crash races power bench docs lock clean
+.PHONY: help venv run demo test check format sim crash races power mutants bench docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ races: $(VENV) ## Race 16 clients to approve, reject, apply and kill, 200 times
 power: $(VENV) ## Cut the power, or fail the disk, at every I/O operation of every use case
 	QMTL_POWER=all $(BIN)/python -m pytest tests/power -q -n 2
 
+mutants: $(VENV) ## Break the gate, the decision and the activation on purpose; no mutant may survive
+	rm -rf mutants
+	$(BIN)/mutmut run
+	@survived="$$($(BIN)/mutmut results)"; echo "$$survived"; test -z "$$survived"
+
 bench: $(VENV) ## Measure
 	$(BIN)/python -m bench
 
@@ -67,5 +72,5 @@ lock: $(VENV) ## Pin requirements/*.in anew, with hashes
 
 clean: ## Remove whatever can be made again
 	rm -rf .venv build dist src/*.egg-info .coverage* htmlcov
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@ import pytest
 from immutables import Map
 
 from qmtl.core import facts as f
-from qmtl.core.activation import Change, acknowledge, lower
+from qmtl.core.activation import WEIGHT_TOLERANCE, Change, acknowledge, lower
 from qmtl.core.errors import Conflict, Invalid, UnknownStrategy
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import Phase, Reason, StrategyId
@@ -55,8 +55,39 @@ def test_down_and_back_to_what_was_applied(
 
 @pytest.mark.parametrize("weight", [0.11, 1.0, -0.01, float("nan"), float("inf")])
 def test_any_other_weight_is_a_promotion_or_nonsense(weight: float) -> None:
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as refused:
         lowered(climbing(), weight=weight)
+    above = f"a weight of {weight:g} is above the 0.1 that was applied"
+    said = f"alpha: {above}; raising it is a promotion."
+    assert refused.value.args == (said,)
+
+
+def test_as_much_as_rounding_makes_of_what_was_applied_is_that() -> None:
+    assert lowered(with_(weight=0.05), weight=APPLIED + WEIGHT_TOLERANCE) == (fact(),)
+
+
+def test_who_is_not_live_is_told_what_activates() -> None:
+    for change in ({"active": True}, {"weight": 0.1}):
+        with pytest.raises(Conflict) as refused:
+            lowered(ready(), **change)
+        assert refused.value.args == ("alpha is not live: only a promotion activates it.",)
+
+
+def test_off_is_a_demotion_by_hand() -> None:
+    (down,) = lowered(climbing(), active=False)
+    assert down == f.Demoted(
+        strategy_id=ALPHA,
+        to=Phase.PAPER,
+        reason=Reason.MANUAL,
+        detail="deactivated by an operator",
+        held=True,
+    )
+
+
+def test_a_lease_of_the_future_is_nobodys() -> None:
+    with pytest.raises(Invalid) as refused:
+        acknowledge(climbing(), ALPHA, 10**6)
+    assert refused.value.args == ("sequence 1000000 has not been issued.",)
 
 
 def test_rounding_does_not_raise_a_weight() -> None:

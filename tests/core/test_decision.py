@@ -35,6 +35,13 @@ def activation(**changes: Any) -> WorldView:
     return climbing(live=Map({ALPHA: held}))
 
 
+def test_the_floor_is_of_whom_it_was_asked_for() -> None:
+    told = floor(WorldId("w"), ALPHA, Reason.WORLDSERVICE_AWAY, NOW)
+    assert (told.world_id, told.strategy_id) == ("w", ALPHA)
+    assert (told.effective_mode, told.weight, told.ramp_fraction) == (Mode.COMPUTE_ONLY, 0.0, 0.0)
+    assert (told.downgraded, told.safe_mode, told.expires_at) == (True, True, NOW + DECISION_TTL)
+
+
 # ---- The server's half -------------------------------------------------------------------------
 
 C, P, L = Mode.COMPUTE_ONLY, Mode.PAPER, Mode.LIVE

@@ -129,9 +129,7 @@ def heard_at(view: WorldView, strategy_id: StrategyId) -> datetime:
 
 
 def _ramp_fraction(view: WorldView, strategy_id: StrategyId) -> float:
-    held = view.live.get(strategy_id)
-    if held is None or view.default_version is None:
-        return 0.0
+    held = view.live[strategy_id]
     version = view.candidates[held.candidate_id].policy_version
     return view.policies[version].policy.governance.ramp[held.step].fraction
 
@@ -161,7 +159,7 @@ def permitted(envelope: DecisionEnvelope | None, age: timedelta) -> Mode:
 
     The client measures `age` on its own monotonic clock; `issued_at` only orders.
     """
-    if envelope is None or not timedelta(0) < envelope.ttl <= DECISION_TTL:
+    if envelope is None or envelope.ttl > DECISION_TTL:
         return Mode.COMPUTE_ONLY
     if timedelta(0) <= age < envelope.ttl:
         return envelope.effective_mode
