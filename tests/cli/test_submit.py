@@ -32,6 +32,12 @@ def inner(prices):
 def endless(prices):
     return endless(prices)
 
+def nothing():
+    return 0
+
+def two(prices, window):
+    return prices * window
+
 class Sized:
     def __init__(self, size):
         self.size = size
@@ -253,8 +259,8 @@ def test_a_spool_that_cannot_be_written_is_said(
             ["mine.py:8 in broken: return inner(prices)", "mine.py:11 in inner: return 1 / 0"],
         ),
         ("mine.py:endless", "RecursionError", ["mine.py:14 in endless: return endless(prices)"]),
-        ("mine.py:Late", "RuntimeError: not today", ["mine.py:22 in __init__: raise Runtime"]),
-        ("mine.py:leaves", "SystemExit: 0", ["mine.py:25 in leaves: raise SystemExit(0)"]),
+        ("mine.py:Late", "RuntimeError: not today", ["mine.py:28 in __init__: raise Runtime"]),
+        ("mine.py:leaves", "SystemExit: 0", ["mine.py:31 in leaves: raise SystemExit(0)"]),
         ("torn.py:flat", "SyntaxError", ["torn.py:1: def flat(prices:"]),
     ],
 )
@@ -270,6 +276,19 @@ def test_an_error_in_the_strategy_shows_the_authors_lines_and_none_of_ours(
     assert told.count("in endless") <= 5
     said = json.loads(run(strategy, *SAID[1:], "--json", code=1).stderr)
     assert (said["exit_code"], said["next"]) == (1, "mend it, then qmtl submit again")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [
+        ("nothing", "too many positional arguments"),
+        ("two", "missing a required argument: 'window'"),
+    ],
+)
+def test_a_strategy_that_cannot_be_called_with_prices_is_told_so(strategy: str, why: str) -> None:
+    told = run(f"mine.py:{strategy}", *SAID[1:], code=1).stderr
+    assert f"nothing was sent: {strategy} cannot be called with the prices alone: {why}" in told
+    assert "fields of a dataclass" in told
 
 
 def test_an_error_of_ours_stays_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
