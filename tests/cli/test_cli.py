@@ -672,8 +672,10 @@ def test_wrong_usage_is_exit_code_2_and_asks_nobody(arguments: tuple[str, ...]) 
     assert not server.seen
 
 
-def test_an_address_that_is_none_is_wrong_usage() -> None:
-    result = CliRunner().invoke(app, ["--url", "world", "world", "list"])
+@pytest.mark.parametrize("url", ["world", "http://[::1"])
+def test_an_address_that_is_none_is_wrong_usage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QMTL_TOKEN", raising=False)  # Whose token serves, the address decides.
+    result = CliRunner().invoke(app, ["--url", url, "world", "list"])
     assert result.exit_code == 2
     assert "no address" in result.stderr
 

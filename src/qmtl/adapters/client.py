@@ -448,7 +448,10 @@ def checked(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Whether the server is on this machine, and reached by no name that could lie."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # It is no address, and `checked` says so.
+        return False
     if host == "localhost":
         return True
     try:
