@@ -74,11 +74,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("QMTL_DATA", str(tmp_path / "no-data"))
     monkeypatch.setenv("QMTL_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("mine", "torn"):
+    for name in ("mine", "torn", "early"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     home = tmp_path / "home"
     home.mkdir()
     (home / "mine.py").write_text(STRATEGY)
+    (home / "early.py").write_text("raise RuntimeError('too early')\n")
     (home / "torn.py").write_text("def flat(prices:\n    return 0\n")
     rows = [f"2024-01-{day:02},{100 + day},{200 - day}" for day in range(1, DAYS + 1)]
     (home / "prices.csv").write_text("\n".join(["Date,A,B", *rows]) + "\n")
@@ -261,6 +262,7 @@ def test_a_spool_that_cannot_be_written_is_said(
         ("mine.py:endless", "RecursionError", ["mine.py:14 in endless: return endless(prices)"]),
         ("mine.py:Late", "RuntimeError: not today", ["mine.py:28 in __init__: raise Runtime"]),
         ("mine.py:leaves", "SystemExit: 0", ["mine.py:31 in leaves: raise SystemExit(0)"]),
+        ("early.py:flat", "RuntimeError: too early", ["early.py:1: raise RuntimeError"]),
         ("torn.py:flat", "SyntaxError", ["torn.py:1: def flat(prices:"]),
     ],
 )
@@ -273,6 +275,7 @@ def test_an_error_in_the_strategy_shows_the_authors_lines_and_none_of_ours(
     assert all(f"  {line}" in told for line in where)
     assert "runner.py" not in told
     assert "lookahead.py" not in told
+    assert "<frozen" not in told
     assert told.count("in endless") <= 5
     said = json.loads(run(strategy, *SAID[1:], "--json", code=1).stderr)
     assert (said["exit_code"], said["next"]) == (1, "mend it, then qmtl submit again")

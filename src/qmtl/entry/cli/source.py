@@ -143,6 +143,8 @@ def _places(error: BaseException, home: Path) -> Iterator[str]:
 
 
 def _is_authors(filename: str, home: Path) -> bool:
+    if filename.startswith("<"):  # `<frozen importlib._bootstrap>` is in no folder.
+        return False
     path = Path(filename).resolve()
     if not path.is_relative_to(home) or path.is_relative_to(OURS):
         return False
