@@ -680,6 +680,18 @@ def test_an_address_that_is_none_is_wrong_usage(url: str, monkeypatch: pytest.Mo
     assert "no address" in result.stderr
 
 
+@pytest.mark.parametrize("token", ["t\u00f6ken", "two\nlines", " "])
+def test_a_token_that_no_request_can_carry_is_wrong_usage_and_not_a_world_that_is_away(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QMTL_TOKEN", token)
+    result = CliRunner().invoke(app, ["world", "list"])
+    assert result.exit_code == 2, result.output
+    assert "no token has" in result.stderr
+    assert "export QMTL_TOKEN=" in result.stderr
+    assert not token.strip() or token not in result.stderr
+
+
 # ---- The admin token of a server here --------------------------------------------------------
 
 

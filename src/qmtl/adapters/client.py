@@ -6,6 +6,7 @@ sending it once: this client asks again by itself where the server says to, and 
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -38,11 +39,16 @@ SILENCE_SEC: Final = 45.0  # Of a stream that says every 15 seconds that it is a
 PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
 CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
 NO_CREDENTIAL: Final = sha256(b"").hexdigest()[:CREDENTIAL_HEX]  # What says that there was none.
+CREDENTIAL: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # What a header can carry.
 LATER: Final = frozenset({429, 503})
 
 
 class BadAddress(ValueError):
     """The URL names no HTTP server."""
+
+
+class BadCredential(ValueError):
+    """The credential is none that a request can carry."""
 
 
 class Client:
@@ -66,6 +72,8 @@ class Client:
         credential = token or os.environ.get("QMTL_TOKEN")
         headers = {"Accept": "application/json", "User-Agent": "qmtl"}
         if credential:
+            if not CREDENTIAL.fullmatch(credential):
+                raise BadCredential("the token has a line break, or a letter that no token has")
             headers["Authorization"] = f"Bearer {credential}"
         self.credential = sha256((credential or "").encode()).hexdigest()[:CREDENTIAL_HEX]
         self._sleep = sleep

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from qmtl.adapters.client import BadAddress
+from qmtl.adapters.client import BadAddress, BadCredential
 
 from . import output, project
 from .check import Check, Level
@@ -59,7 +59,7 @@ def _checks(ctx: typer.Context, quick: bool, say: Callable[[str], None]) -> Iter
     yield from check_here.here()
     try:
         client = connect(ctx, timeout=ANSWER_SEC, quiet=True)
-    except BadAddress:  # It was said above.
+    except (BadAddress, BadCredential):  # It was said above.
         yield from check_here.spool(None)
     else:
         with client:
