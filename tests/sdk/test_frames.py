@@ -527,6 +527,7 @@ REFUSED = [
     ("polars", lambda p: pd.DataFrame(shares(p)), "are a pandas DataFrame, and its prices polars"),
     ("numpy", lambda p: pd.DataFrame(shares(p)), "are a pandas DataFrame, and its prices numpy"),
     ("numpy", lambda p: shares(p)[:, 0], r"shape \(60,\) for prices of \(60, 3\)"),
+    ("numpy", lambda p: shares(p) * 1j, "are complex numbers"),
     ("pandas", lambda p: None, "shape|no table"),
     ("polars", lambda p: p.to_numpy(), "no table of numbers|shape"),
 ]

@@ -222,6 +222,8 @@ def taken(answer: object, kind: Kind, prices: Prices) -> FloatArray:
     """
     library = tables.library_of(answer)
     if library is None:
+        if isinstance(answer, np.ndarray) and np.iscomplexobj(answer):
+            raise FrameError("weights are complex numbers")  # numpy would drop half of each.
         try:
             weights = np.array(answer, dtype=np.float64)
         except (TypeError, ValueError) as error:
