@@ -192,6 +192,7 @@ def test_a_terminal_sees_progress(
         (("--world", "us"), "say FILE:NAME, or strategy in qmtl.toml"),
         (("mine.py:flat", "--world", "us"), "say --prices, or prices in qmtl.toml"),
         ((*SAID, "--until", "soon"), "'soon' is no day"),
+        ((*SAID, "--cost-bps", "inf"), "cost_bps is finite and not negative, not inf"),
         ((*SAID, "--version", "2"), "--version goes with --returns"),
         (("--returns", "r.csv", "--world", "us"), "say --id"),
         ((*SAID, "--returns", "r.csv", "--id", "x"), "ran elsewhere"),

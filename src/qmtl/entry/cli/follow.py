@@ -98,7 +98,6 @@ def _followed(
     """`Runner.follow`; what it refuses is said.  Raises typer.Exit."""
     from qmtl.sdk import follow as following
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
-    from qmtl.sdk.engine import Engine
     from qmtl.sdk.ledger import LedgerError
     from qmtl.sdk.prices import PricesError
     from qmtl.sdk.strategy import StrategyError
@@ -107,7 +106,7 @@ def _followed(
     said, known = output.failed, ctx.meta
     try:
         strategy = strategy_of(code)
-        engine = None if cost is None else Engine(cost)
+        engine = project.engine(cost)
         with authors_errors(home_of(code)):
             return following.follow(strategy, engine=engine, client=client, **asked)
     except AuthorsError as error:
