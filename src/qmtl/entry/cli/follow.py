@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,15 +157,18 @@ def _until_told() -> Iterator[Event]:
 @contextmanager
 def _shown(prices: Path, as_json: bool) -> "Iterator[Callable[[Told], None]]":
     """A line for whatever is told; on a terminal, below them, that something is alive."""
+    # What standard output is now: while the author's code runs, it is elsewhere.
+    out = sys.stdout
     if as_json:
-        yield lambda told: output.line(json.dumps(told.plain()))
+        yield lambda told: typer.echo(json.dumps(told.plain()), file=out)
         return
     console = output.console()
     if not console.is_terminal:
-        yield lambda told: output.line(str(told))
+        yield lambda told: typer.echo(str(told), file=out)
         return
     with console.status(f"waits for the next bar of {prices}; Ctrl-C ends it"):
-        yield lambda told: output.line(str(told))
+        above = sys.stdout  # Of the status line, which stays the last one.
+        yield lambda told: typer.echo(str(told), file=above)
 
 
 def _with_loop(
