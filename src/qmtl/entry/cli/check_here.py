@@ -13,10 +13,10 @@ from typing import Final
 import typer
 
 from qmtl.adapters.client import CREDENTIAL, NO_CREDENTIAL, BadAddress, Client, checked
+from qmtl.adapters.credentials import credential, data_default
 
 from . import project
 from .check import Check, fail, ok, warn
-from .context import credential, data_default
 
 PYTHON_MIN: Final = (3, 11)
 OPTIONAL: Final = ("pandas", "polars")  # Strategies may be written over them; polars reads Parquet.

@@ -7,10 +7,11 @@ from typing import Annotated, Final
 import typer
 
 from qmtl.adapters.client import BadAddress, BadCredential
+from qmtl.adapters.credentials import data_default
 
 from . import output, project
 from .check import Check, Level
-from .context import Json, Setting, connect, data_default
+from .context import Json, Setting, connect
 
 app = typer.Typer()
 
