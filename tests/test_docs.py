@@ -50,8 +50,10 @@ def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_the_python_example_runs_as_it_stands(tmp_path: Path) -> None:
+    """Beside the server of the quickstart, whose admin token lies in its data folder."""
     with served(tmp_path / "data") as server:
-        env = pages.environment(HOME=str(tmp_path), QMTL_URL=server.url, QMTL_TOKEN=server.token)
+        data = str(tmp_path / "data")
+        env = pages.environment(HOME=str(tmp_path), QMTL_URL=server.url, QMTL_DATA=data)
         said = pages.run(block("python", "class Trend"), tmp_path, env)
     assert said.splitlines()[-1] in set(Mode)
 

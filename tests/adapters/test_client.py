@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -385,3 +386,37 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 )
 def test_only_this_machine_is_loopback(url: str, here: bool) -> None:
     assert is_loopback(url) is here
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with the admin token that a server on this machine left."""
+    monkeypatch.setenv("QMTL_DATA", str(tmp_path))
+    monkeypatch.delenv("QMTL_TOKEN", raising=False)
+    (tmp_path / "admin.token").write_text("left-here\n")
+    return tmp_path
+
+
+def sent(client: Client) -> str | None:
+    value: str | None = client._http.headers.get("Authorization")
+    return value
+
+
+def test_on_this_machine_the_token_that_the_server_left_serves(left: Path) -> None:
+    for url in (None, "http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:1"):
+        with Client(url) as client:
+            assert sent(client) == "Bearer left-here"
+
+
+def test_to_another_machine_it_never_goes(left: Path) -> None:
+    for url in ("https://qmtl.example.org", "http://10.0.0.7:8080", "http://localhost.example.org"):
+        with Client(url) as client:
+            assert sent(client) is None
+
+
+def test_ones_own_token_comes_first(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QMTL_TOKEN", "mine")
+    with Client("http://127.0.0.1:1") as client:
+        assert sent(client) == "Bearer mine"
+    with Client("http://127.0.0.1:1", token="given") as client:
+        assert sent(client) == "Bearer given"

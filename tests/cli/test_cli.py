@@ -672,10 +672,24 @@ def test_wrong_usage_is_exit_code_2_and_asks_nobody(arguments: tuple[str, ...]) 
     assert not server.seen
 
 
-def test_an_address_that_is_none_is_wrong_usage() -> None:
-    result = CliRunner().invoke(app, ["--url", "world", "world", "list"])
+@pytest.mark.parametrize("url", ["world", "http://[::1"])
+def test_an_address_that_is_none_is_wrong_usage(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QMTL_TOKEN", raising=False)  # Whose token serves, the address decides.
+    result = CliRunner().invoke(app, ["--url", url, "world", "list"])
     assert result.exit_code == 2
     assert "no address" in result.stderr
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "two\nlines", " "])
+def test_a_token_that_no_request_can_carry_is_wrong_usage_and_not_a_world_that_is_away(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QMTL_TOKEN", token)
+    result = CliRunner().invoke(app, ["world", "list"])
+    assert result.exit_code == 2, result.output
+    assert "no token has" in result.stderr
+    assert "export QMTL_TOKEN=" in result.stderr
+    assert not token.strip() or token not in result.stderr
 
 
 # ---- The admin token of a server here --------------------------------------------------------

@@ -192,6 +192,14 @@ BROKEN: list[tuple[str, Break, str, str, str, int]] = [
         1,
     ),
     (
+        "a token that is none",
+        lambda p: p.monkeypatch.setenv("QMTL_TOKEN", "two\nlines"),
+        "QMTL_TOKEN",
+        "fail",
+        "export QMTL_TOKEN=",
+        1,
+    ),
+    (
         "no token",
         lambda p: p.monkeypatch.delenv("QMTL_TOKEN"),
         "QMTL_TOKEN",

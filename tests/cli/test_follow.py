@@ -201,6 +201,42 @@ def test_the_systems_clock_is_not_moved(world: World) -> None:
     assert "next: qmtl serve --clock replay" in told
 
 
+def test_an_error_in_the_strategy_shows_the_authors_lines_and_none_of_ours(
+    world: World, project: Path
+) -> None:
+    own = project / "followed_strategy.py"
+    own.write_text(STRATEGY.replace("held = np", "held = 1 / 0 or np"))
+    told = run(world, "follow --once", code=1).stderr
+    assert "error: the strategy failed with ZeroDivisionError: division by zero" in told
+    assert "  followed_strategy.py:10 in weights: held = 1 / 0" in told
+    assert "next: mend it, then qmtl submit" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("broken", ["def torn(", "1 / 0"])
+def test_a_strategy_that_cannot_be_imported_is_said_as_json(
+    world: World, project: Path, broken: str
+) -> None:
+    (project / "followed_strategy.py").write_text(broken + "\n")
+    told = json.loads(run(world, "follow --once --json", code=1).stderr)
+    assert told["title"].startswith("the strategy failed with ")
+    assert told["exit_code"] == 1
+
+
+def test_what_is_refused_is_said_as_json(world: World) -> None:
+    told = json.loads(run(world, "follow --replay --json", code=1).stderr)
+    assert told["title"].startswith("the server lives in the system's time")
+
+
+def test_what_the_author_prints_is_no_part_of_the_answer(world: World, project: Path) -> None:
+    own = project / "followed_strategy.py"
+    own.write_text(STRATEGY.replace("held = np", "print('I hold'); held = np"))
+    result = run(world, "follow --once --json")
+    assert lines(result)[0] == {"note": "Trend in us: paper (paper_campaign)"}
+    assert len(lines(result)) == 4
+    assert "I hold" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

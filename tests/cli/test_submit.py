@@ -32,6 +32,12 @@ def inner(prices):
 def endless(prices):
     return endless(prices)
 
+def nothing():
+    return 0
+
+def two(prices, window):
+    return prices * window
+
 class Sized:
     def __init__(self, size):
         self.size = size
@@ -42,6 +48,13 @@ class Late:
 
 def leaves(prices):
     raise SystemExit(0)
+
+def talks(prices):
+    print("I hold nothing")
+    return np.zeros_like(prices)
+
+def pandas_of_old(prices):
+    return prices.pct_change()
 """
 PROJECT = """
 world = "us"
@@ -68,11 +81,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("QMTL_DATA", str(tmp_path / "no-data"))
     monkeypatch.setenv("QMTL_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("mine", "torn"):
+    for name in ("mine", "torn", "early"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     home = tmp_path / "home"
     home.mkdir()
     (home / "mine.py").write_text(STRATEGY)
+    (home / "early.py").write_text("raise RuntimeError('too early')\n")
+    (home / "my-own.py").write_text(STRATEGY)
     (home / "torn.py").write_text("def flat(prices:\n    return 0\n")
     rows = [f"2024-01-{day:02},{100 + day},{200 - day}" for day in range(1, DAYS + 1)]
     (home / "prices.csv").write_text("\n".join(["Date,A,B", *rows]) + "\n")
@@ -185,11 +200,15 @@ def test_a_terminal_sees_progress(
         (("--world", "us"), "say FILE:NAME, or strategy in qmtl.toml"),
         (("mine.py:flat", "--world", "us"), "say --prices, or prices in qmtl.toml"),
         ((*SAID, "--until", "soon"), "'soon' is no day"),
+        ((*SAID, "--cost-bps", "inf"), "cost_bps is finite and not negative, not inf"),
         ((*SAID, "--version", "2"), "--version goes with --returns"),
         (("--returns", "r.csv", "--world", "us"), "say --id"),
         ((*SAID, "--returns", "r.csv", "--id", "x"), "ran elsewhere"),
         (("--flush", "--world", "us"), "say nothing else"),
         (("mine.py:flt", *SAID[1:]), "mine.py has no flt; it has "),
+        (("mine.py", *SAID[1:]), "such as strategy.py:Trend"),
+        (("my-own.py:flat", *SAID[1:]), "rename the file: letters, digits and _"),
+        (("notes.ipynb:flat", *SAID[1:]), "is a notebook: call Runner.submit in it"),
         (("mine.py:Sized", *SAID[1:]), "give size a default, or name an instance"),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
@@ -253,8 +272,9 @@ def test_a_spool_that_cannot_be_written_is_said(
             ["mine.py:8 in broken: return inner(prices)", "mine.py:11 in inner: return 1 / 0"],
         ),
         ("mine.py:endless", "RecursionError", ["mine.py:14 in endless: return endless(prices)"]),
-        ("mine.py:Late", "RuntimeError: not today", ["mine.py:22 in __init__: raise Runtime"]),
-        ("mine.py:leaves", "SystemExit: 0", ["mine.py:25 in leaves: raise SystemExit(0)"]),
+        ("mine.py:Late", "RuntimeError: not today", ["mine.py:28 in __init__: raise Runtime"]),
+        ("mine.py:leaves", "SystemExit: 0", ["mine.py:31 in leaves: raise SystemExit(0)"]),
+        ("early.py:flat", "RuntimeError: too early", ["early.py:1: raise RuntimeError"]),
         ("torn.py:flat", "SyntaxError", ["torn.py:1: def flat(prices:"]),
     ],
 )
@@ -267,9 +287,49 @@ def test_an_error_in_the_strategy_shows_the_authors_lines_and_none_of_ours(
     assert all(f"  {line}" in told for line in where)
     assert "runner.py" not in told
     assert "lookahead.py" not in told
+    assert "<frozen" not in told
     assert told.count("in endless") <= 5
     said = json.loads(run(strategy, *SAID[1:], "--json", code=1).stderr)
     assert (said["exit_code"], said["next"]) == (1, "mend it, then qmtl submit again")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "why"),
+    [
+        ("nothing", "too many positional arguments"),
+        ("two", "missing a required argument: 'window'"),
+    ],
+)
+def test_a_strategy_that_cannot_be_called_with_prices_is_told_so(strategy: str, why: str) -> None:
+    told = run(f"mine.py:{strategy}", *SAID[1:], code=1).stderr
+    assert f"nothing was sent: {strategy} cannot be called with the prices alone: {why}" in told
+    assert "fields of a dataclass" in told
+
+
+def test_code_for_a_frame_that_got_an_array_is_told_how_to_get_one() -> None:
+    told = run("mine.py:pandas_of_old", *SAID[1:], code=1).stderr
+    assert "no attribute 'pct_change'" in told
+    assert "Its prices are a numpy array. For a frame, " in told
+
+
+def test_what_fails_on_import_shows_no_line_of_the_import_system(folder: Path) -> None:
+    (folder / "torn.py").write_text("1 / 0\n")
+    told = run("torn.py:flat", *SAID[1:], code=1).stderr
+    assert "  torn.py:1: 1 / 0\n" in told
+    assert "frozen" not in told
+
+
+def test_a_part_of_a_package_is_to_be_named_as_one(folder: Path) -> None:
+    (folder / "own").mkdir()
+    (folder / "own" / "part.py").write_text("from . import other\n")
+    told = run("own/part.py:flat", *SAID[1:], code=1).stderr
+    assert "It is part of a package: name it as PACKAGE.MODULE:NAME" in told
+
+
+def test_what_the_author_prints_is_no_part_of_the_answer() -> None:
+    told = run("mine.py:talks", *SAID[1:], "--json", code=3, handle=nobody)
+    assert json.loads(told.stdout)["strategy_id"] == "talks"
+    assert "I hold nothing" in told.stderr
 
 
 def test_an_error_of_ours_stays_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,15 @@ class Threads:
 
 
 @dataclass(frozen=True)
+class Talking(Trend):
+    """Says so whenever it is asked."""
+
+    def weights(self, prices: FloatArray) -> FloatArray:
+        print("I was asked")
+        return Trend(self.lookback).weights(prices)
+
+
+@dataclass(frozen=True)
 class Dying:
     """Takes its process with it."""
 

@@ -527,7 +527,8 @@ REFUSED = [
     ("polars", lambda p: pd.DataFrame(shares(p)), "are a pandas DataFrame, and its prices polars"),
     ("numpy", lambda p: pd.DataFrame(shares(p)), "are a pandas DataFrame, and its prices numpy"),
     ("numpy", lambda p: shares(p)[:, 0], r"shape \(60,\) for prices of \(60, 3\)"),
-    ("pandas", lambda p: None, "shape|no table"),
+    ("numpy", lambda p: shares(p) * 1j, "are complex numbers"),
+    ("pandas", lambda p: None, "None: does it end with `return weights`"),
     ("polars", lambda p: p.to_numpy(), "no table of numbers|shape"),
 ]
 

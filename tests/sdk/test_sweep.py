@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from qmtl.sdk.prices import FloatArray, Prices
 from qmtl.sdk.runner import Runner
 from qmtl.sdk.strategy import StrategyError
 from qmtl.sdk.sweep import SweepResult
-from tests.sdk.swept import Dying, Peeking, Threads, Trend
+from tests.sdk.swept import Dying, Peeking, Talking, Threads, Trend
 
 URL = "http://world.test"
 DEADLINE_SEC = 10.0
@@ -171,6 +172,7 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {},
         "not 40,000 (200 of lookback x 200 of share)",
     ),
+    ("without end", {"lookback": count()}, {}, "lookback has more values than the 10,000 variants"),
     ("text", {"lookback": "35"}, {}, "lookback takes a list of values, not '35'"),
     ("one value", {"lookback": 35}, {}, "lookback takes a list of values, not 35"),
     ("a name it has not", {"window": [3]}, {}, "Trend cannot be made of window: "),
@@ -273,6 +275,14 @@ def test_a_worker_computes_with_one_thread_unless_it_is_told_otherwise(
 class _Flat:
     def weights(self, prices: FloatArray) -> FloatArray:
         return np.full_like(prices, 0.01)
+
+
+def test_what_a_variant_prints_is_no_part_of_what_its_caller_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    tried({"lookback": [3]}, strategy=Talking, executor=None)
+    told = capfd.readouterr()
+    assert (told.out, told.err) == ("", "I was asked\n")
 
 
 def test_what_cannot_be_sent_to_a_worker_says_what_to_do() -> None:

@@ -6,11 +6,11 @@ sending it once: this client asks again by itself where the server says to, and 
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
-from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -20,6 +20,7 @@ from qmtl.adapters.answered import Answer as Answer  # Whoever has a client has 
 from qmtl.adapters.answered import ApiError as ApiError
 from qmtl.adapters.answered import Away as Away
 from qmtl.adapters.answered import answer_of, wait_sec
+from qmtl.adapters.credentials import credential, is_loopback
 from qmtl.adapters.stream import BadEvent as BadEvent
 from qmtl.adapters.stream import Event as Event
 from qmtl.adapters.stream import Quiet as Quiet
@@ -38,6 +39,7 @@ SILENCE_SEC: Final = 45.0  # Of a stream that says every 15 seconds that it is a
 PAGES_MAX: Final = 10_000  # More is a server that pages in a circle.
 CREDENTIAL_HEX: Final = 16  # Tells two credentials apart, and is none.
 NO_CREDENTIAL: Final = sha256(b"").hexdigest()[:CREDENTIAL_HEX]  # What says that there was none.
+CREDENTIAL: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # What a header can carry.
 LATER: Final = frozenset({429, 503})
 
 
@@ -45,10 +47,15 @@ class BadAddress(ValueError):
     """The URL names no HTTP server."""
 
 
+class BadCredential(ValueError):
+    """The credential is none that a request can carry."""
+
+
 class Client:
     """A connection to one server with one credential.  Use it as a context, or `close` it.
 
-    `url` is the server's, `credential` a digest of the credential.
+    `url` is the server's, `credential` a digest of the credential: `token`, else QMTL_TOKEN, else,
+    for a server on this machine, the admin token that it left in its data folder.
     `transport` replaces the network, for tests.  May be used by several threads.
     """
 
@@ -63,11 +70,15 @@ class Client:
         import httpx  # Slow to load, and `qmtl --help` sends nothing.
 
         self.url = checked(url or os.environ.get("QMTL_URL") or URL_DEFAULT)
-        credential = token or os.environ.get("QMTL_TOKEN")
+        # Over the network of a test nobody's own token goes.
+        kept = credential(self.url)[0] if transport is None else os.environ.get("QMTL_TOKEN")
+        mine = token or kept
         headers = {"Accept": "application/json", "User-Agent": "qmtl"}
-        if credential:
-            headers["Authorization"] = f"Bearer {credential}"
-        self.credential = sha256((credential or "").encode()).hexdigest()[:CREDENTIAL_HEX]
+        if mine:
+            if not CREDENTIAL.fullmatch(mine):
+                raise BadCredential("the token has a line break, or a letter that no token has")
+            headers["Authorization"] = f"Bearer {mine}"
+        self.credential = sha256((mine or "").encode()).hexdigest()[:CREDENTIAL_HEX]
         self._sleep = sleep
         self._http = httpx.Client(
             base_url=self.url,
@@ -444,17 +455,6 @@ def checked(url: str) -> str:
     if not usable:
         raise BadAddress(f"{url!r} is no address of a server, such as {URL_DEFAULT}")
     return url.rstrip("/")
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine, and reached by no name that could lie."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _world(world: str, *parts: str) -> str:

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from qmtl.adapters import policies, signing
 from qmtl.adapters.clock import ReplayClock, SystemClock
+from qmtl.adapters.credentials import ADMIN_TOKEN
 from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
@@ -33,7 +34,6 @@ from .services import ADMIN, Services
 from .spool import Spool
 
 PORT_DEFAULT: Final = 8321
-ADMIN_TOKEN: Final = "admin.token"  # The file's name in the data folder.
 SANDBOX: Final = WorldId("sandbox")
 SECRET_MODE: Final = 0o600
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -221,7 +221,11 @@ def taken(answer: object, kind: Kind, prices: Prices) -> FloatArray:
     Raises FrameError for what is no table of numbers, or not one of these bars and these assets.
     """
     library = tables.library_of(answer)
+    if answer is None:
+        raise FrameError("weights are None: does it end with `return weights`?")
     if library is None:
+        if isinstance(answer, np.ndarray) and np.iscomplexobj(answer):
+            raise FrameError("weights are complex numbers")  # numpy would drop half of each.
         try:
             weights = np.array(answer, dtype=np.float64)
         except (TypeError, ValueError) as error:

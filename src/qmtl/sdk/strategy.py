@@ -88,6 +88,7 @@ def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
         given = frames.given(prices, kind)
     except frames.FrameError as error:
         raise StrategyError(f"{name_of(strategy)}: {error}") from error
+    _callable_with_prices(strategy, weights)
     try:
         answer = weights(given)
     except AttributeError as error:
@@ -205,6 +206,21 @@ def _asked(strategy: Strategy) -> tuple[Callable[[Any], Any], frames.Kind]:
         return weights, frames.wanted(strategy, weights)
     except frames.FrameError as error:
         raise StrategyError(f"{name_of(strategy)}: {error}") from error
+
+
+def _callable_with_prices(strategy: Strategy, weights: Callable[[Any], Any]) -> None:
+    """Raises StrategyError when it takes no prices, or wants more than those."""
+    try:
+        signature = inspect.signature(weights)
+    except ValueError:  # Of a function that is not written in Python.
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise StrategyError(
+            f"{name_of(strategy)} cannot be called with the prices alone: {error};"
+            " write weights(prices), and make parameters fields of a dataclass, or give defaults"
+        ) from error
 
 
 # Parameters ---------------------------------------------------------------------------------------

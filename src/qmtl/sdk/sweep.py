@@ -16,12 +16,13 @@ import math
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -199,7 +200,10 @@ def _values(name: str, given: Iterable[Any]) -> list[Any]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise StrategyError(f"{name} takes a list of values, not {given!r}")
     # A number of numpy's is a plain one: the same parameter, the same fingerprint, the same JSON.
-    return [value.item() if isinstance(value, np.generic) else value for value in given]
+    values = list(islice(given, VARIANTS_MAX + 1))
+    if len(values) > VARIANTS_MAX:
+        raise StrategyError(f"{name} has more values than the {VARIANTS_MAX:,} variants of a grid")
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
 def _made_of(strategy: Callable[..., Strategy], parameters: Parameters) -> None:
@@ -256,6 +260,8 @@ _HELD: list[_Work] = []  # In a worker: what it was started with, sent once.
 
 def _begin(pickled: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it.
+    # What a variant prints is no part of what the caller prints, which may be JSON.
+    sys.stdout = sys.stderr
     _HELD[:] = [pickle.loads(pickled)]
 
 

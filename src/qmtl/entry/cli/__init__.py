@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import qmtl
-from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress
+from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress, BadCredential
 from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
     campaign,
@@ -70,8 +70,9 @@ class Commands(TyperGroup):
             cause = (error.__doc__ or "Refused.").strip()
             output.failed(cause, details=sentences, known=ctx.meta)
             raise typer.Exit(output.REFUSED) from error
-        except BadAddress as error:
-            hint = "set QMTL_URL, or --url"
+        except (BadAddress, BadCredential) as error:
+            address = isinstance(error, BadAddress)
+            hint = "set QMTL_URL, or --url" if address else "export QMTL_TOKEN=<token>"
             output.failed(str(error), hint, known=ctx.meta, code=output.USAGE)
             raise typer.Exit(output.USAGE) from error
         except typer.TyperException as error:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from qmtl.adapters.clock import SystemClock
+from qmtl.adapters.credentials import ADMIN_TOKEN
 
 from .check import Check, fail, ok, warn
-from .context import ADMIN_TOKEN
 
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 RESTORE: Final = "stop the server, keep the folder as it is, and restore the last good copy"

@@ -12,11 +12,11 @@ from typing import Final
 
 import typer
 
-from qmtl.adapters.client import NO_CREDENTIAL, BadAddress, Client, checked
+from qmtl.adapters.client import CREDENTIAL, NO_CREDENTIAL, BadAddress, Client, checked
+from qmtl.adapters.credentials import credential, data_default
 
 from . import project
 from .check import Check, fail, ok, warn
-from .context import credential, data_default
 
 PYTHON_MIN: Final = (3, 11)
 OPTIONAL: Final = ("pandas", "polars")  # Strategies may be written over them; polars reads Parquet.
@@ -55,7 +55,10 @@ def surroundings(url: str) -> Iterator[Check]:
     else:
         yield ok("QMTL_URL", url)
     token, path = credential(url)
-    if path is not None:
+    if token and not CREDENTIAL.fullmatch(token):
+        named = "QMTL_TOKEN" if path is None else str(path)
+        yield fail("QMTL_TOKEN", f"{named} holds no token", "export QMTL_TOKEN=<token>")
+    elif path is not None:
         yield ok("QMTL_TOKEN", f"not set; the admin token in {path} serves")
     elif token:
         yield ok("QMTL_TOKEN", "set")

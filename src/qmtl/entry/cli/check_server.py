@@ -10,9 +10,9 @@ from typing import Any, Final
 from qmtl import __version__
 from qmtl.adapters.client import ApiError, Away, Client
 from qmtl.adapters.clock import SystemClock
+from qmtl.adapters.credentials import credential
 
 from .check import Check, away, fail, ok, warn
-from .context import credential
 
 SKEW_WARN_SEC: Final = 5.0  # More, and a decision with a short term is old when it arrives.
 SKEW_FAIL_SEC: Final = 60.0  # A snapshot from further in the future is refused.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qmtl.adapters.client import ApiError, Away, BadAddress, Client
+from qmtl.adapters.client import ApiError, Away, BadAddress, BadCredential, Client
 
 app = typer.Typer()
 
@@ -82,7 +82,7 @@ def _answered(
         try:
             with connect(ctx, timeout=WAIT_SEC, quiet=True) as client:
                 found.extend(asked(client))
-        except (ApiError, Away, BadAddress, KeyError, OSError):
+        except (ApiError, Away, BadAddress, BadCredential, KeyError, OSError):
             return  # Nothing fits; the command itself will say why.
 
     asking = Thread(target=ask, daemon=True)

@@ -1,6 +1,5 @@
 """What every command shares: the server it talks to, and options that mean the same everywhere."""
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qmtl.adapters.client import TIMEOUT_SEC, URL_DEFAULT, Client, is_loopback
+from qmtl.adapters.client import TIMEOUT_SEC, URL_DEFAULT, Client
+from qmtl.adapters.credentials import credential
 from qmtl.core.times import UNITS
 
 from . import completion
@@ -18,7 +18,6 @@ from . import completion
 if TYPE_CHECKING:
     import httpx
 
-ADMIN_TOKEN: Final = "admin.token"  # In a data folder: what a first start on loopback leaves.
 DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 
 
@@ -28,25 +27,6 @@ class Setting:
 
     url: str = URL_DEFAULT
     transport: "httpx.BaseTransport | None" = None
-
-
-def data_default() -> Path:
-    """Where a server keeps its data when nobody says where."""
-    named = os.environ.get("QMTL_DATA")
-    return Path(named) if named else Path.home() / ".local" / "share" / "qmtl"
-
-
-def credential(url: str) -> tuple[str | None, Path | None]:
-    """The token for a server, and the file that it is from, if from one.
-
-    QMTL_TOKEN; without it, and for a server on this machine, the admin token that the server left
-    in its data folder.
-    """
-    token = os.environ.get("QMTL_TOKEN")
-    path = data_default() / ADMIN_TOKEN
-    if not token and is_loopback(url) and path.is_file() and os.access(path, os.R_OK):
-        return path.read_text(encoding="utf-8").strip(), path
-    return token or None, None
 
 
 def connect(ctx: typer.Context, *, timeout: float = TIMEOUT_SEC, quiet: bool = False) -> Client:

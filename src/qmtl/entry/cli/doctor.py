@@ -6,11 +6,12 @@ from typing import Annotated, Final
 
 import typer
 
-from qmtl.adapters.client import BadAddress
+from qmtl.adapters.client import BadAddress, BadCredential
+from qmtl.adapters.credentials import data_default
 
 from . import output, project
 from .check import Check, Level
-from .context import Json, Setting, connect, data_default
+from .context import Json, Setting, connect
 
 app = typer.Typer()
 
@@ -59,7 +60,7 @@ def _checks(ctx: typer.Context, quick: bool, say: Callable[[str], None]) -> Iter
     yield from check_here.here()
     try:
         client = connect(ctx, timeout=ANSWER_SEC, quiet=True)
-    except BadAddress:  # It was said above.
+    except (BadAddress, BadCredential):  # It was said above.
         yield from check_here.spool(None)
     else:
         with client:

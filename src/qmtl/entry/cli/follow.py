@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,6 @@ def _followed(
     """`Runner.follow`; what it refuses is said.  Raises typer.Exit."""
     from qmtl.sdk import follow as following
     from qmtl.sdk.delivery import AlreadyFollowed, BarRefused
-    from qmtl.sdk.engine import Engine
     from qmtl.sdk.ledger import LedgerError
     from qmtl.sdk.prices import PricesError
     from qmtl.sdk.strategy import StrategyError
@@ -107,7 +107,7 @@ def _followed(
     said, known = output.failed, ctx.meta
     try:
         strategy = strategy_of(code)
-        engine = None if cost is None else Engine(cost)
+        engine = project.engine(cost)
         with authors_errors(home_of(code)):
             return following.follow(strategy, engine=engine, client=client, **asked)
     except AuthorsError as error:
@@ -157,15 +157,18 @@ def _until_told() -> Iterator[Event]:
 @contextmanager
 def _shown(prices: Path, as_json: bool) -> "Iterator[Callable[[Told], None]]":
     """A line for whatever is told; on a terminal, below them, that something is alive."""
+    # What standard output is now: while the author's code runs, it is elsewhere.
+    out = sys.stdout
     if as_json:
-        yield lambda told: output.line(json.dumps(told.plain()))
+        yield lambda told: typer.echo(json.dumps(told.plain()), file=out)
         return
     console = output.console()
     if not console.is_terminal:
-        yield lambda told: output.line(str(told))
+        yield lambda told: typer.echo(str(told), file=out)
         return
     with console.status(f"waits for the next bar of {prices}; Ctrl-C ends it"):
-        yield lambda told: output.line(str(told))
+        above = sys.stdout  # Of the status line, which stays the last one.
+        yield lambda told: typer.echo(str(told), file=above)
 
 
 def _with_loop(

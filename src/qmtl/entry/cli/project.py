@@ -18,9 +18,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
+
+if TYPE_CHECKING:
+    from qmtl.sdk.engine import Engine
 
 NAME: Final = "qmtl.toml"
 KEYS: Final[Mapping[str, tuple[type, ...]]] = {
@@ -105,6 +108,16 @@ def day(told: date | str, name: str) -> date:
     if isinstance(told, datetime):  # Which is a date too, and no day.
         raise typer.BadParameter(f"{name}: a day without a time, not {told.isoformat()}")
     return told
+
+
+def engine(cost_bps: float | None) -> "Engine | None":
+    """The engine of that cost; None: whatever is usual.  Raises typer.BadParameter."""
+    from qmtl.sdk.engine import Engine
+
+    try:
+        return None if cost_bps is None else Engine(cost_bps)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def needed(value: Any, option: str, key: str) -> Any:

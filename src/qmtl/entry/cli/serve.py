@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from .context import data_default
+from qmtl.adapters.credentials import data_default
 
 app = typer.Typer()
 

@@ -6,7 +6,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 OURS: Final = Path(qmtl.__file__).resolve().parent
 LIBRARIES: Final = "site-packages"  # A virtual environment often lies in the project's folder.
+NOTEBOOK: Final = ".ipynb"
 PLACES_MAX: Final = 5  # Of a recursion without end, the last ones say enough.
 
 
 class AuthorsError(Exception):
-    """The strategy's own code failed.  `where`: its lines, the outermost first; never ours."""
+    """The strategy's own code failed.
+
+    where  its lines, the outermost first, never ours; then what is known of a way out
+    """
 
     def __init__(self, cause: str, where: tuple[str, ...]) -> None:
         super().__init__(cause)
@@ -51,7 +55,9 @@ def named(source: str) -> Any:
     """What has that name, as it is.  Raises typer.BadParameter when nothing has; AuthorsError."""
     where, colon, name = source.rpartition(":")
     if not (where and colon and name.isidentifier()):
-        raise typer.BadParameter(f"{source!r} is not FILE:NAME or MODULE:NAME")
+        raise typer.BadParameter(
+            f"{source!r} is not FILE:NAME or MODULE:NAME, such as strategy.py:Trend"
+        )
     with authors_errors(home_of(source)):
         path = Path(where)
         module = _from_file(path) if path.suffix == ".py" else _from_module(where)
@@ -93,7 +99,9 @@ def _from_file(path: Path) -> "ModuleType":
         raise typer.BadParameter(f"{path} is no file")
     name = path.stem
     if not name.isidentifier() or name == "__main__":
-        raise typer.BadParameter(f"{path}: a module cannot have the name {name!r}")
+        raise typer.BadParameter(
+            f"{path}: no module is called {name!r}; rename the file: letters, digits and _"
+        )
     known = importlib.util.find_spec(name)
     if known is not None and Path(known.origin or "").resolve() != path.resolve():
         raise typer.BadParameter(f"{path} would hide the module {name!r}: give it another name")
@@ -101,6 +109,10 @@ def _from_file(path: Path) -> "ModuleType":
 
 
 def _from_module(name: str) -> "ModuleType":
+    if name.endswith(NOTEBOOK):
+        raise typer.BadParameter(
+            f"{name} is a notebook: call Runner.submit in it, or move the strategy into a .py file"
+        )
     if not all(part.isidentifier() for part in name.split(".")):
         raise typer.BadParameter(f"{name!r} is neither a .py file nor a module")
     return _imported(name, Path.cwd())
@@ -112,7 +124,11 @@ def _imported(name: str, home: Path) -> "ModuleType":
         sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        if home != Path.cwd() and "relative import" in str(error):
+            error.add_note("It is part of a package: name it as PACKAGE.MODULE:NAME, from above it")
+        if not isinstance(error, ModuleNotFoundError):
+            raise
         if error.name not in (name, name.partition(".")[0]):
             raise  # Something that the author's code imports.
         raise typer.BadParameter(f"there is no module {name!r}") from error
@@ -120,15 +136,20 @@ def _imported(name: str, home: Path) -> "ModuleType":
 
 @contextmanager
 def authors_errors(home: Path) -> Iterator[None]:
-    """Whatever code below `home` raises becomes an AuthorsError; what is ours stays a bug."""
+    """Whatever code below `home` raises becomes an AuthorsError; what is ours stays a bug.
+
+    What it prints goes to standard error: it is no part of the command's answer, which may be JSON.
+    """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (Exception, SystemExit) as error:  # Somebody else's code may raise anything.
         where = tuple(_places(error, home))
         if not where or isinstance(error, AuthorsError):
             raise
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise AuthorsError(said, where[-PLACES_MAX:]) from error
+        notes = tuple(getattr(error, "__notes__", ()))
+        raise AuthorsError(said, (*where[-PLACES_MAX:], *notes)) from error
 
 
 def _places(error: BaseException, home: Path) -> Iterator[str]:
@@ -143,6 +164,8 @@ def _places(error: BaseException, home: Path) -> Iterator[str]:
 
 
 def _is_authors(filename: str, home: Path) -> bool:
+    if filename.startswith("<"):  # `<frozen importlib._bootstrap>` is in no folder.
+        return False
     path = Path(filename).resolve()
     if not path.is_relative_to(home) or path.is_relative_to(OURS):
         return False

@@ -104,12 +104,12 @@ def submit(
 def _of_strategy(
     source: str, prices: Path, last: date | None, cost_bps: float | None, told: dict[str, Any]
 ) -> Asked:
-    from qmtl.sdk.engine import Engine
     from qmtl.sdk.prices import as_prices
 
     strategy = strategy_of(source)
     table = cut(as_prices(prices), last)
-    engine = {} if cost_bps is None else {"engine": Engine(cost_bps)}
+    known = project.engine(cost_bps)
+    engine = {} if known is None else {"engine": known}
     options = {**told, "prices": table, **engine}
     return Asked(what=strategy, times=table.times, home=home_of(source), options=options)
 

@@ -113,7 +113,6 @@ def _asked(
     grid: Mapping[str, list[Any]],
     options: dict[str, Any],
 ) -> Asked:
-    from qmtl.sdk.engine import Engine
     from qmtl.sdk.prices import as_prices
 
     if not grid:
@@ -121,7 +120,8 @@ def _asked(
     made = named(source)
     if not callable(made):
         raise typer.BadParameter(f"{source} makes no variants: name its class")
-    engine = {} if cost_bps is None else {"engine": Engine(cost_bps)}
+    known = project.engine(cost_bps)
+    engine = {} if known is None else {"engine": known}
     return Asked(
         made=made,
         home=home_of(source),
