@@ -6,10 +6,10 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format sim crash races power mutants bench docs lock clean
+.PHONY: help venv run demo test check format sim sim-mutants lives crash races power mutants bench docs lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV) ## Build .venv, if what it is made from has changed
 
@@ -39,7 +39,13 @@ format: $(VENV) ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-sim: $(VENV) ## Simulate worlds from seeds, far longer than the tests do
+sim: $(VENV) ## Simulate a million steps of worlds whose network, disk and clocks fail
+	$(BIN)/qmtl sim --seeds 0-1199 --steps 1000 --jobs 2
+
+sim-mutants: $(VENV) ## Break each invariant on purpose, in a copy; the simulation must find every one
+	QMTL_SIM_MUTANTS=all $(BIN)/python -m pytest tests/simulation/test_mutants.py -q
+
+lives: $(VENV) ## Simulate 2,000 lives of worlds in which anyone does anything
 	QMTL_SIM_EXAMPLES=2000 $(BIN)/python -m pytest tests/simulation -q
 
 crash: $(VENV) ## Kill a writing server 50 times with SIGKILL; see what it left

@@ -27,6 +27,7 @@ from qmtl.entry.cli import (
     policies,
     promotions,
     serve,
+    sim,
     status,
     submit,
     sweep,
@@ -133,6 +134,7 @@ app.add_typer(follow.app)
 app.add_typer(status.app)
 app.add_typer(doctor.app)
 app.add_typer(serve.app)
+app.add_typer(sim.app)
 app.add_typer(completion.app)
 
 

@@ -108,12 +108,12 @@ def plain(value: object) -> str:
             return str(value)
 
 
-def watched(items: Iterable[T], count: int, least: int) -> Iterator[T]:
+def watched(items: Iterable[T], count: int, least: int, what: str = "journal") -> Iterator[T]:
     """The same; a terminal sees how far they have come, when there are more than `least`."""
     if count <= least or not sys.stderr.isatty():
         yield from items
         return
-    with typer.progressbar(items, length=count, label="journal", file=sys.stderr) as shown:
+    with typer.progressbar(items, length=count, label=what, file=sys.stderr) as shown:
         yield from shown
 
 
