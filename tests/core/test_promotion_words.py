@@ -9,8 +9,8 @@ from immutables import Map
 from qmtl.core.errors import Invalid
 from qmtl.core.evidence.drift import Healthy
 from qmtl.core.facts import CandidateProposed
-from qmtl.core.names import Digest, Phase, Reason, RunId, Verdict
-from qmtl.core.policy import ManualApproval
+from qmtl.core.names import Digest, Phase, Reason, RunId, Stage, Verdict
+from qmtl.core.policy import ManualApproval, RampStep
 from qmtl.core.promotion import (
     WEIGHT_TOLERANCE,
     Blocked,
@@ -19,15 +19,17 @@ from qmtl.core.promotion import (
     demote,
     propose,
 )
-from tests.core.test_promotion import APPROVAL_CASES, CASES, Case, world_with
+from tests.core.test_promotion import APPROVAL_CASES, CASES, Case, away, world_with
 from tests.worlds import (
     ALPHA,
     BETA,
     DOSSIER,
+    GAMMA,
     LATER,
     NOW,
     POLICY,
     beside,
+    changed,
     cleared,
     climbing,
     governed,
@@ -196,6 +198,19 @@ def test_the_last_of_the_weight_may_be_taken(over: float) -> None:
     assert other + 0.1 == most
     answer = cleared(ready(live=beside(ready(), BETA, weight=other + over)))
     assert isinstance(answer, Clearance if over == 0.0 else Blocked)
+
+
+def test_the_last_of_the_weight_is_not_free_while_a_client_may_act_on_more() -> None:
+    """Alpha's and beta's are just the most; what gamma was told yesterday comes on top."""
+    most = POLICY.governance.max_live_weight + WEIGHT_TOLERANCE
+    other = most - 0.1
+    while other + 0.1 > most:
+        other -= 1e-17
+    view = ready(live=beside(ready(), BETA, weight=other), outstanding=away(0.05, GAMMA))
+    wide = governed(max_live_slots=3, ramp=(RampStep(fraction=0.375), RampStep(fraction=1.0)))
+    answer = cleared(changed(view, Stage.PAPER, policy=wide))
+    assert isinstance(answer, Blocked)
+    assert answer.reasons == (Reason.LEASE_OUTSTANDING,)
 
 
 def test_what_is_healthy_is_fixed_at_the_first_step_only() -> None:
