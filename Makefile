@@ -42,7 +42,7 @@ format: $(VENV) ## Format the code, and mend what the linter can mend
 sim: $(VENV) ## Simulate worlds from seeds, far longer than the tests do
 	QMTL_SIM_EXAMPLES=2000 $(BIN)/python -m pytest tests/simulation -q
 
-crash: $(VENV) ## Kill a writing server 50 times with SIGKILL; see what it left
+crash: $(VENV) ## Kill servers and loops with SIGKILL: 50 times at random, and at every boundary
 	QMTL_CRASH_ROUNDS=50 $(BIN)/python -m pytest tests/crash -q
 
 races: $(VENV) ## Race 16 clients to approve, reject, apply and kill, 200 times

@@ -15,7 +15,7 @@ from random import Random
 import pytest
 from starlette.testclient import TestClient
 
-from qmtl.adapters.sql.errors import StoreAway, StoreDamaged
+from qmtl.adapters.sql.errors import StoreAway, StoreDamaged, refusal
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.names import SYSTEM
 from qmtl.sim import cast
@@ -167,12 +167,13 @@ DAMAGE: list[tuple[str, tuple[str, ...], Act, str]] = [
     (
         "a row is there that nobody wrote",
         (
-            "CREATE TABLE made AS SELECT * FROM journal WHERE seq = 1",
-            "UPDATE made SET seq = (SELECT max(seq) + 1 FROM journal)",
+            "CREATE TABLE made AS SELECT * FROM journal WHERE seq = 1 AND world_id = 'w'",
+            "UPDATE made SET hash = substr(hash, 2) || 0, seq = (SELECT w.seq + 1 FROM worlds w "
+            "WHERE w.world_id = 'w')",
             "INSERT INTO journal SELECT * FROM made",
         ),
         lambda s: s.reject(ALPHA),
-        "rows are not those of its journal",
+        "is missing or was edited",
     ),
     (
         "a table is gone",
@@ -232,3 +233,23 @@ def test_what_damage_a_write_comes_upon_is_said(
             store.close()
         with closing(sqlite3.connect(directory / "qmtl.db")) as by_hand:
             assert list(by_hand.execute("SELECT hash FROM journal")) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "refused"),
+    [
+        (sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, "UNIQUE constraint failed: journal.hash", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, "UNIQUE constraint failed: t.id", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_TRIGGER, "the journal is append-only", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_CHECK, "CHECK constraint failed: weight >= 0", type(None)),
+        (sqlite3.SQLITE_CONSTRAINT_NOTNULL, "NOT NULL constraint failed: t.r", type(None)),
+        (sqlite3.SQLITE_ERROR, "no such column: ABORT", StoreDamaged),
+        (sqlite3.SQLITE_ERROR, 'near "SELCT": syntax error', type(None)),
+        (sqlite3.SQLITE_IOERR, "disk I/O error", StoreAway),
+    ],
+)
+def test_what_sqlite_says_is_the_disk_or_a_bug(code: int, message: str, refused: type) -> None:
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = code
+    assert type(refusal(error)) is refused

@@ -24,7 +24,7 @@ AWAY = {
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 NO_TEXT = "Could not decode to UTF-8"  # The driver says so, without a code.
 # Statements are constants, and what they write is derived from the journal: where they do not fit
-# the tables, the tables are others; a trigger refuses an entry where one is. A failed CHECK is a bug.
+# the tables, the tables are others; a trigger refuses an entry where one is. A CHECK is for bugs.
 CONTRADICTED = {
     sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
     sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
