@@ -48,7 +48,7 @@ sim-mutants: $(VENV) ## Break each invariant on purpose, in a copy; the simulati
 lives: $(VENV) ## Simulate 2,000 lives of worlds in which anyone does anything
 	QMTL_SIM_EXAMPLES=2000 $(BIN)/python -m pytest tests/simulation -q
 
-crash: $(VENV) ## Kill a writing server 50 times with SIGKILL; see what it left
+crash: $(VENV) ## Kill servers and loops with SIGKILL: 50 times at random, and at every boundary
 	QMTL_CRASH_ROUNDS=50 $(BIN)/python -m pytest tests/crash -q
 
 races: $(VENV) ## Race 16 clients to approve, reject, apply and kill, 200 times

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,11 @@ class Served:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def start(data: Path, *options: str, command: Sequence[str] = ("-m", "qmtl")) -> Served:
-    """Start a server on a data folder and wait until it listens; `command` is what Python runs."""
-    serve = ["serve", "--data", str(data), "--port", "0", *options]
+def start(data: Path, *options: str) -> Served:
+    """Start a server on a data folder and wait until it listens."""
+    command = [sys.executable, "-m", "qmtl", "serve", "--data", str(data), "--port", "0", *options]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
-    process = subprocess.Popen(
-        [sys.executable, *command, *serve], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
         if READY in line:

@@ -1,96 +1,84 @@
-"""Two campaign loops on one world, one of them killed and started again: each act is done once."""
+"""Two loops (processes of their own) on one server; one of them is killed with SIGKILL.
+
+It dies at a boundary of its own: before a request or after its answer, so also between its tick and
+its first action.  Whatever is left, the other one or the next turn does; everything that happened
+happened once.  `test_loop.py` has loops that die alone.
+"""
 
 import os
-import signal
-import subprocess
-import sys
-import time
+import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
 
 from qmtl.adapters.audit.allowed import audit
 from qmtl.adapters.client import Client
 from qmtl.adapters.wire.export import lines
-from tests.crash.test_kill import BEGAN, POLICY, STRATEGIES, WORLD, returns_of, stamp
-from tests.servers import Served, served
+from qmtl.entry.loop import run_once
+from tests import campaigns
+from tests.campaigns import AUTO_APPLY, BEGAN, MANUAL
+from tests.servers import served
 
-DAYS = int(os.environ.get("QMTL_CRASH_ROUNDS", "0")) or 34
-SETTLED_SEC = 20.0  # For two loops to do what a day recommends; it takes a tenth of one.
-KILLED_ON = {8, 21, 22, 23, 30}  # Around the end of the paper window: there is much to do.
+from .dying import run_loop
 
-
-@contextmanager
-def loop(server: Served) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "qmtl", "--url", server.url, "world", "campaign-loop", WORLD]
-    plain = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
-    process = subprocess.Popen(
-        [*command, "--interval", "1s"],
-        env={**plain, "QMTL_TOKEN": server.token},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(timeout=10)
+ROUNDS = int(os.environ.get("QMTL_CRASH_ROUNDS", "3"))
+COUNT = 6  # Strategies of a world: each is judged, and then applied where nobody need approve.
+POLICIES = {"auto": AUTO_APPLY, "manual": MANUAL}
+AFTER_TICK = 3  # Before its first action, its tick sent and answered.
+LAST = 2 * COUNT  # Boundaries of a loop that does half of it all.
 
 
-def settled(client: Client) -> None:
-    """Once nothing is recommended any more."""
-    until = time.monotonic() + SETTLED_SEC
-    while any(page["actions"] for page in client.tick_pages(WORLD)):
-        assert time.monotonic() < until, "the loops do not come to an end"
-        time.sleep(0.05)
+@dataclass(frozen=True)
+class Real:
+    url: str
+    token: str
+    alone: dict[str, Counter[str]]  # What happens when one loop runs undisturbed, by policy.
 
 
-def test_two_loops_and_a_death_do_each_thing_once(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    data = tmp_path_factory.mktemp("loops") / "data"
     with (
-        served(tmp_path / "data", "--clock", "replay", "--at", stamp(BEGAN)) as server,
+        served(data, "--clock", "replay", "--at", campaigns.stamp(BEGAN)) as server,
         Client(server.url, server.token) as client,
     ):
-        client.create_world(WORLD, allow_live=True)
-        client.add_policy(WORLD, POLICY)
-        for sid in STRATEGIES:
-            times = [stamp(BEGAN - timedelta(days=150 - i)) for i in range(150)]
-            series = {"t": times, "r": [returns_of(sid, -150 + i) for i in range(150)]}
-            body = {"strategy_id": sid, "world": WORLD, "fingerprint": f"f-{sid}"}
-            client.submit({**body, "returns": series})
-        with loop(server):
-            other = loop(server)
-            process = other.__enter__()
-            for day in range(1, DAYS):
-                at = BEGAN + timedelta(days=day)
-                client.set_clock(at + timedelta(minutes=1))
-                for stage in ("paper", "live"):
-                    bar = {sid: returns_of(sid, day) for sid in STRATEGIES}
-                    client.post_returns(WORLD, stage=stage, t=stamp(at), returns=bar)
-                if day in KILLED_ON:
-                    process.send_signal(signal.SIGKILL)
-                    other.__exit__(None, None, None)
-                    other = loop(server)
-                    process = other.__enter__()
-                if day in KILLED_ON or day % 5 == 0:
-                    settled(client)
-            settled(client)
-            other.__exit__(None, None, None)
-        entries = list(client.journal(WORLD))
-        audited = audit(lines(client.journal_head(WORLD), client.journal_key(), entries))
-    acts = Counter(
-        (e["kind"], e["fact"].get("candidate_id") or e["fact"].get("strategy_id"))
-        for e in entries
-        if e["kind"] in ("promotion_applied", "candidate_proposed")
-    )
-    assert set(acts.values()) == {1}
-    assert sum(kind == "promotion_applied" for kind, _ in acts) >= len(STRATEGIES)
-    runs = Counter(
-        (run["strategy_id"], run["run_id"], run["revision"])
-        for e in entries
-        if e["kind"] == "evaluations_recorded"
-        for run in e["fact"]["runs"]
-    )
-    assert set(runs.values()) == {1}
-    assert {revision for *_, revision in runs} == {1}, "the same evidence is judged once"
-    assert [each.violations for each in audited] == [()] * len(audited)
+        rounds = [*map(str, range(ROUNDS)), "alone"]
+        worlds = {f"{kind}-{each}": kind for kind in POLICIES for each in rounds}
+        for world, kind in worlds.items():
+            campaigns.begin(client, world, COUNT, POLICIES[kind])
+        campaigns.month_of_paper(client, dict.fromkeys(worlds, COUNT))
+        alone = {}
+        for kind in POLICIES:
+            assert run_once(client, f"{kind}-alone").ok
+            alone[kind] = campaigns.happened(client, f"{kind}-alone")
+        yield Real(server.url, server.token, alone)
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_of_two_loops_one_dies_and_everything_happens_once(
+    real: Real, kind: str, number: int
+) -> None:
+    world = f"{kind}-{number}"
+    at = random.Random(world).randrange(2, LAST) if number else AFTER_TICK
+    with ExitStack() as stack:
+        dying, other = (
+            stack.enter_context(run_loop(real.url, real.token, world, dies)) for dies in (at, 0)
+        )
+        for each in (dying, other):
+            each.process.join(60)
+        assert other.process.exitcode == 0
+        # The other one may have left it nothing to die of.
+        assert dying.died or dying.process.exitcode == 0
+        assert dying.died or number, dying.reached
+    with Client(real.url, real.token) as client:
+        assert run_once(client, world).ok
+        assert campaigns.happened(client, world) == real.alone[kind]
+        entries = list(client.journal(world))
+        applied = [e["fact"]["strategy_id"] for e in entries if e["kind"] == "promotion_applied"]
+        assert sorted(applied) == (campaigns.strategies(COUNT) if kind == "auto" else [])
+        transitions = audit(lines(client.journal_head(world), client.journal_key(), entries))
+        assert [each.violations for each in transitions] == [()] * len(applied)

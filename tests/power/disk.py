@@ -92,7 +92,8 @@ class Chance:
 
 
 NOTHING, ALL = Loss("nothing"), Loss("all", keeps=True)
-LOSSES = (NOTHING, ALL, *(Loss(f"torn {seed}", seed=seed) for seed in range(3)))
+TORN = 5  # Ways, by chance, of which sectors were written and which were not.
+LOSSES = (NOTHING, ALL, *(Loss(f"torn {seed}", seed=seed) for seed in range(TORN)))
 
 
 class Volatile:

@@ -6,19 +6,22 @@ sample, the same every time; `make power` does them all.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 from starlette.testclient import TestClient
 
-from qmtl.adapters.sql.errors import StoreAway, StoreDamaged
+from qmtl.adapters.sql.errors import StoreAway, StoreDamaged, refusal
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.core.names import SYSTEM
+from qmtl.sim import cast
+from qmtl.sim.scene import Scene
 from tests.http.harness import Harness, begin
-from tests.worlds import opened
+from tests.worlds import ALPHA, approved, opened
 
 from . import dbapi, vfs
 from .cases import CASES, Case
@@ -151,3 +154,102 @@ def test_a_file_that_is_no_database_is_said_to_be_damaged() -> None:
         path.write_bytes(b"x" * path.stat().st_size)
         with pytest.raises(StoreDamaged, match="not a database"):
             SqlStore(directory)
+
+
+Act = Callable[[Scene], object]
+DAMAGE: list[tuple[str, tuple[str, ...], Act, str]] = [
+    (
+        "a row that others refer to is gone",
+        ("DELETE FROM strategies",),
+        lambda s: s.reject(ALPHA),
+        "rows are not those of its journal",
+    ),
+    (
+        "a row is there that nobody wrote",
+        (
+            "CREATE TABLE made AS SELECT * FROM journal WHERE seq = 1 AND world_id = 'w'",
+            "UPDATE made SET hash = substr(hash, 2) || 0, seq = (SELECT w.seq + 1 FROM worlds w "
+            "WHERE w.world_id = 'w')",
+            "INSERT INTO journal SELECT * FROM made",
+        ),
+        lambda s: s.reject(ALPHA),
+        "is missing or was edited",
+    ),
+    (
+        "a table is gone",
+        ("DROP TABLE candidates",),
+        lambda s: s.reject(ALPHA),
+        "tables are not as they were made",
+    ),
+    (
+        "a column has another name",
+        ("ALTER TABLE candidates RENAME COLUMN step TO stop",),
+        lambda s: s.reject(ALPHA),
+        "tables are not as they were made",
+    ),
+    (
+        "a table that others refer to is another",
+        ("DROP TABLE strategies", "CREATE TABLE strategies (world_id TEXT, strategy_id TEXT)"),
+        lambda s: s.reject(ALPHA),
+        "tables are not as they were made",
+    ),
+    (
+        "a run is no run",
+        ("UPDATE run_revisions SET run = '{}'",),
+        lambda s: s.approve(ALPHA, cast.PETE),
+        "not what was written",
+    ),
+    (
+        "what a world is folded from is gone",
+        ("DELETE FROM checkpoints", "DELETE FROM bodies"),
+        lambda s: s.kill(),
+        "is not all there",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "act", "told"), [row[1:] for row in DAMAGE], ids=[row[0] for row in DAMAGE]
+)
+def test_what_damage_a_write_comes_upon_is_said(
+    damage: tuple[str, ...], act: Act, told: str
+) -> None:
+    """A 503 that says what to do, and no 500; and nothing is kept of what was asked."""
+    with scratch() as directory:
+        store = SqlStore(directory)
+        scene = approved(store)
+        store.close()
+        with closing(sqlite3.connect(directory / "qmtl.db")) as by_hand:
+            for statement in damage:
+                by_hand.execute(statement)
+            by_hand.commit()
+            before = list(by_hand.execute("SELECT hash FROM journal"))
+        store = SqlStore(directory)
+        try:
+            with pytest.raises(StoreDamaged, match=told) as refused:
+                act(Scene(store, scene.now, scene.world_id))
+            assert refused.value.status == 503
+        finally:
+            store.close()
+        with closing(sqlite3.connect(directory / "qmtl.db")) as by_hand:
+            assert list(by_hand.execute("SELECT hash FROM journal")) == before
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "refused"),
+    [
+        (sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY, "FOREIGN KEY constraint failed", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, "UNIQUE constraint failed: journal.hash", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, "UNIQUE constraint failed: t.id", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_TRIGGER, "the journal is append-only", StoreDamaged),
+        (sqlite3.SQLITE_CONSTRAINT_CHECK, "CHECK constraint failed: weight >= 0", type(None)),
+        (sqlite3.SQLITE_CONSTRAINT_NOTNULL, "NOT NULL constraint failed: t.r", type(None)),
+        (sqlite3.SQLITE_ERROR, "no such column: ABORT", StoreDamaged),
+        (sqlite3.SQLITE_ERROR, 'near "SELCT": syntax error', type(None)),
+        (sqlite3.SQLITE_IOERR, "disk I/O error", StoreAway),
+    ],
+)
+def test_what_sqlite_says_is_the_disk_or_a_bug(code: int, message: str, refused: type) -> None:
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = code
+    assert type(refusal(error)) is refused

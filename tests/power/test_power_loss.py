@@ -1,12 +1,14 @@
 """The power goes in every I/O operation of every mutating use case; what was answered is there.
 
-Each cut leaves the disk in five ways: nothing of what was volatile, all of it, and thrice whatever
-sectors chance picks. A cut in a read leaves what one in the next write does, so reads are not cut.
+Each cut leaves the disk in seven ways: nothing of what was volatile, all of it, and torn in five:
+whatever sectors chance picks. A cut in a read leaves what one in the next write does, so reads are
+not cut.
 Here a sample, the same every time: with the other tests of this folder under 20 s on one core.
 `make power` (QMTL_POWER=all) does them all.
 """
 
 import os
+from collections import Counter
 from itertools import pairwise
 from random import Random
 
@@ -14,6 +16,8 @@ import pytest
 
 from .cases import CASES, Case
 from .conftest import Tried
+from .disk import ALL as EVERYTHING
+from .disk import LOSSES, NOTHING, TORN
 from .rig import every_cut, expected, left_by, recorded
 
 ALL = os.environ.get("QMTL_POWER") == "all"
@@ -32,10 +36,12 @@ def test_a_power_loss_leaves_all_that_was_answered_and_nothing_half(
     chosen = every_cut(events)
     if not ALL:
         chosen = Random(case.name).sample(chosen, CUTS)
-    tried("power cuts", len(chosen))
+    tried("use cases", 1)
+    tried("I/O operations of theirs", len({cut.number for cut in every_cut(events)}) - 1)
+    tried(f"power cuts ({TORN} torn, 2 clean, at each operation)", len(chosen))
     found = []
     for cut, left in left_by(case, events, chosen):
-        tried("power cuts that left a disk like no other", 1)
+        tried("disks that they left, each unlike the others", 1)
         found += [f"{cut}: {fault}" for fault in left.faults]
     assert not found, "\n".join(found)
 
@@ -45,6 +51,14 @@ def test_every_step_changes_something(case: Case) -> None:
     """Else there is nothing in it to be lost."""
     states = expected(case).states
     assert all(before != after for before, after in pairwise(states))
+
+
+def test_each_operation_is_cut_with_nothing_left_with_all_and_torn_in_five_ways() -> None:
+    assert LOSSES[:2] == (NOTHING, EVERYTHING)
+    assert len({loss.seed for loss in LOSSES[2:]}) == TORN == 5
+    case = next(case for case in CASES if case.name == "kill")
+    ways = Counter(cut.number for cut in every_cut(recorded(case)))
+    assert set(ways.values()) == {len(LOSSES)}
 
 
 def test_a_case_is_recorded_alike_every_time() -> None:

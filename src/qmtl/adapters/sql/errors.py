@@ -23,6 +23,18 @@ AWAY = {
 }
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 NO_TEXT = "Could not decode to UTF-8"  # The driver says so, without a code.
+# Statements are constants, and what they write is derived from the journal: where they do not fit
+# the tables, the tables are others; a trigger refuses an entry where one is. A CHECK is for bugs.
+CONTRADICTED = {
+    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
+    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+    sqlite3.SQLITE_CONSTRAINT_TRIGGER,
+    sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+}
+NOT_AS_MADE = (
+    *("no such table", "no such column", "no such function", "has no column named"),
+    "foreign key mismatch",
+)
 
 
 class FolderInUse(Refusal):
@@ -54,9 +66,14 @@ def refusal(error: BaseException | None) -> Refusal | None:
     origin = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(origin, sqlite3.Error):
         return None
-    code = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
+    extended = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = extended & PRIMARY_CODE
     if code in DAMAGED or str(origin).startswith(NO_TEXT):
         return StoreDamaged(f"SQLite says: {origin}.")
+    if extended in CONTRADICTED:
+        return StoreDamaged(f"Its rows are not those of its journal; SQLite says: {origin}.")
+    if code == sqlite3.SQLITE_ERROR and any(said in str(origin) for said in NOT_AS_MADE):
+        return StoreDamaged(f"Its tables are not as they were made; SQLite says: {origin}.")
     if code in AWAY:
         return StoreAway(AWAY[code], f"SQLite says: {origin}.")
     return None

@@ -133,7 +133,11 @@ def revisions(
 
 def _run(row: Row[str, int, int, str]) -> StoredRun:
     text, seq, at, actor = row
-    return StoredRun(run=run_from_bytes(text), seq=seq, at=instant(at), actor=ActorId(actor))
+    try:
+        run = run_from_bytes(text)
+    except ValueError as error:  # Pydantic's is one.
+        raise StoreDamaged(f"The run of entry {seq} is not what was written.") from error
+    return StoredRun(run=run, seq=seq, at=instant(at), actor=ActorId(actor))
 
 
 def last_instant(connection: Connection) -> datetime | None:

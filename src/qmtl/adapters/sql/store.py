@@ -29,7 +29,7 @@ from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
 from . import answers, audit, checkpoint, folder, journal, project, reads
-from .errors import StoreAway, StoreDamaged, told
+from .errors import BodyDropped, StoreAway, StoreDamaged, told
 from .transaction import Hot, Transaction, in_transaction
 from .writer import Writer
 
@@ -152,7 +152,7 @@ class SqlStore:
             found = self._hot.get(world_id)
             if found is None:
                 with self._reading_at_once() as connection:
-                    found = cold(connection, world_id)
+                    found = _vouched(connection, world_id)
                 if found.view.seq:
                     self._publish({world_id: found})
             return found
@@ -293,6 +293,14 @@ class SqlStore:
         """The latest instant that anything was recorded at, or that a replay clock showed."""
         with self._reading() as connection:
             return reads.last_instant(connection)
+
+
+def _vouched(connection: Connection, world_id: WorldId) -> Hot:
+    """As `cold`; retention drops nothing that a world is folded from.  Raises StoreDamaged."""
+    try:
+        return cold(connection, world_id)
+    except BodyDropped as error:
+        raise StoreDamaged(f"The journal of {world_id} is not all there: {error}") from error
 
 
 def cold(connection: Connection, world_id: WorldId) -> Hot:
