@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format sim sim-mutants lives crash races power mutants bench docs lock clean
+.PHONY: help venv run demo test check format sim sim-mutants lives crash races power mutants bench quality docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ mutants: $(VENV) ## Break the gate, the decision and the activation on purpose; 
 
 bench: $(VENV) ## Measure
 	$(BIN)/python -m bench
+
+quality: $(VENV) ## Measure what the evidence promises, on 10,000 paths a cell; fails on a broken promise
+	$(BIN)/python -m bench.quality
 
 docs: $(VENV) ## Write the reference pages anew from the code
 	$(BIN)/python -m qmtl.entry.reference docs/reference

@@ -730,6 +730,10 @@ WARNED = [
     ({}, "posts no replay of its engine beside the returns does not pass paper"),
     ({"evidence": Evidence(multiplicity="per_strategy")}, "Each strategy has an error rate of its"),
     (
+        {"evidence": Evidence(paper=PaperEvidence(backtest_credit_cap=2.0))},
+        "evidence.paper.backtest_credit_cap: 2. A backtest that leaks is credited, too",
+    ),
+    (
         {
             "evidence": Evidence(paper=PaperEvidence(method="group_sequential")),
             "campaign": paper(max_window=None),

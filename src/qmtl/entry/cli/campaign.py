@@ -73,6 +73,10 @@ def _one(told: dict[str, Any]) -> None:
     if told["metrics"]:
         output.line("")
         output.pairs(told["metrics"])
+    if told.get("evidence"):
+        output.line("")
+        evidence = {**told["evidence"], **told["evidence"]["eta"]}
+        output.pairs(evidence, ("e_value", "threshold", "budget", "sharpe_1", "sharpe_2"))
     why = told["details"] or told["reasons"]
     output.line("\nwhy not further:" if why else "\nnothing holds it back")
     for each in why:

@@ -1,6 +1,7 @@
-"""Return series of known character: the honest, the hopeless and the odd.
+"""Bars of known character: the honest, the hopeless and the odd, for lives where anything happens.
 
-They are placebos: what a policy makes of them says something of the policy.
+They are exaggerated on purpose, so that something happens in days.  What a policy makes of returns
+as markets have them is asked with `placebo`.
 """
 
 from enum import StrEnum
