@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import gate, sdk
+from bench import evidence, gate, sdk
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
@@ -266,6 +266,7 @@ def main() -> None:
             print(bench(Path(folder)).row(), flush=True)
     for kind in KINDS:
         print(engine(kind).row(), flush=True)
+    print(evidence.rows(), flush=True)
     print(sdk.rows(), flush=True)
     with TemporaryDirectory() as folder:
         print(gate.rows(Path(folder)), flush=True)
