@@ -131,7 +131,7 @@ def test_what_cannot_be_followed_says_why(world: World, project: Path) -> None:
     assert "error: Trend was never submitted to us: qmtl submit" in told
     world.strategies = [binding(parts=None)]
     (project / "prices.csv").write_text("Date,A,B\n2024-01-01,1,x\n")
-    assert "error: prices.csv: line 2" in run(world, "follow --once", code=1).stderr
+    assert f"error: {project / 'prices.csv'}: line 2" in run(world, "follow --once", code=1).stderr
     (project / "prices.csv").unlink()
     assert "prices.csv" in run(world, "follow --once", code=1).stderr
 
