@@ -183,7 +183,7 @@ def test_a_rehearsal_moves_the_clock_and_may_run_the_loop(world: World) -> None:
     assert world.held == {"paper": earned(42)}
     assert told.count("waits for people: manual_approval_required Trend") == 1
     assert world.ticked == 2, "once a bar"
-    assert run(world, "follow --replay").stdout.splitlines()[-1] == "1 bars computed, 1 posted"
+    assert run(world, "follow --replay").stdout.splitlines()[-1] == "1 bar computed, 1 posted"
 
 
 def waiting() -> dict[str, str]:
