@@ -200,6 +200,10 @@ def test_a_terminal_sees_progress(
         (("--world", "us"), "say FILE:NAME, or strategy in qmtl.toml"),
         (("mine.py:flat", "--world", "us"), "say --prices, or prices in qmtl.toml"),
         ((*SAID, "--until", "soon"), "'soon' is no day"),
+        (
+            (*SAID, "--until", "2023-12-31"),
+            "until 2023-12-31 there is no bar: the first is of 2024-01-01",
+        ),
         ((*SAID, "--cost-bps", "inf"), "cost_bps is finite and not negative, not inf"),
         ((*SAID, "--version", "2"), "--version goes with --returns"),
         (("--returns", "r.csv", "--world", "us"), "say --id"),
