@@ -367,7 +367,9 @@ def test_prices_that_are_none_are_said(prices: str, said: str) -> None:
 # ---- Sending what was kept -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("sent", 0), ("refused", 1), ("waiting", 3)])
+@pytest.mark.parametrize(
+    ("outcome", "code"), [("sent", 0), ("refused", 1), ("waiting", 3), ("elsewhere", 3)]
+)
 def test_flush_says_what_became_of_each(
     outcome: Any, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +378,12 @@ def test_flush_says_what_became_of_each(
     assert outcome in run("--flush", code=code).stdout
     (told,) = json.loads(run("--flush", "--json", code=code).stdout)
     assert told["outcome"] == outcome
+
+
+def test_flush_is_done_when_what_stays_is_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = [Flushed("s", "us", "sent", ""), Flushed("t", "us", "elsewhere", "why")]
+    monkeypatch.setattr(Runner, "flush", lambda client: done)
+    assert "elsewhere" in run("--flush").stdout
 
 
 def test_what_was_kept_without_a_credential_is_sent_under_any(

@@ -277,3 +277,7 @@ def _flush(ctx: typer.Context, as_json: bool) -> None:
         raise typer.Exit(output.AWAY)
     if "refused" in outcomes:
         raise typer.Exit(output.REFUSED)
+    if outcomes == {"elsewhere"}:
+        if not as_json:
+            typer.echo(f"  next: set QMTL_URL, or --url; none is for {client.url}", err=True)
+        raise typer.Exit(output.AWAY)
