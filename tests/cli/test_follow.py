@@ -131,7 +131,7 @@ def test_what_cannot_be_followed_says_why(world: World, project: Path) -> None:
     assert "error: Trend was never submitted to us: qmtl submit" in told
     world.strategies = [binding(parts=None)]
     (project / "prices.csv").write_text("Date,A,B\n2024-01-01,1,x\n")
-    assert "error: prices.csv: line 2" in run(world, "follow --once", code=1).stderr
+    assert f"error: {project / 'prices.csv'}: line 2" in run(world, "follow --once", code=1).stderr
     (project / "prices.csv").unlink()
     assert "prices.csv" in run(world, "follow --once", code=1).stderr
 
@@ -183,7 +183,7 @@ def test_a_rehearsal_moves_the_clock_and_may_run_the_loop(world: World) -> None:
     assert world.held == {"paper": earned(42)}
     assert told.count("waits for people: manual_approval_required Trend") == 1
     assert world.ticked == 2, "once a bar"
-    assert run(world, "follow --replay").stdout.splitlines()[-1] == "1 bars computed, 1 posted"
+    assert run(world, "follow --replay").stdout.splitlines()[-1] == "1 bar computed, 1 posted"
 
 
 def waiting() -> dict[str, str]:

@@ -100,6 +100,19 @@ def test_an_empty_folder_will_do(
     assert {path.name for path in (tmp_path / inside).iterdir()} == set(told["files"])
 
 
+def test_the_next_command_is_what_a_shell_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "next: cd 'my own $trend' && qmtl submit" in run("my own $trend")
+
+
+def test_no_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "name a folder" in run("", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_empty_is_left_alone_and_named(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("x = 1")
     assert "is not empty: mine.py" in run(str(tmp_path), code=2)

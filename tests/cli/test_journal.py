@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said_in_words_and_in_json(told: Told, tmp_path: Path) 
     said = run("verify", path, code=1)
     assert said.stdout == ""
     assert f"error: {path}: entry 7 was removed: entry 8 comes instead" in said.stderr
-    assert "removed (entry 7); 6 entries before it are whole" in said.stderr
+    assert "removed (entry 7); whole before it: 6 entries" in said.stderr
     found = json.loads(run("verify", path, "--json", code=1).stdout)
     assert found["ok"] is False
     assert found["problem"] == {
@@ -289,7 +289,7 @@ def test_an_audit_says_what_was_allowed(told: Told, tmp_path: Path) -> None:
     path.write_bytes(b"".join(exported(told, W)))
     said = run("audit", str(path)).output
     assert "alpha: live at ramp step 1, weight 0.1: ok" in said
-    assert "1 times a weight went up, 1 allowed, 0 not" in said
+    assert "1 time a weight went up, 1 allowed, 0 not" in said
     answer = json.loads(run("audit", str(path), "--json").output)
     assert answer["ok"]
     assert answer["entries"] == len(told)

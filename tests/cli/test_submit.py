@@ -200,6 +200,10 @@ def test_a_terminal_sees_progress(
         (("--world", "us"), "say FILE:NAME, or strategy in qmtl.toml"),
         (("mine.py:flat", "--world", "us"), "say --prices, or prices in qmtl.toml"),
         ((*SAID, "--until", "soon"), "'soon' is no day"),
+        (
+            (*SAID, "--until", "2023-12-31"),
+            "until 2023-12-31 there is no bar: the first is of 2024-01-01",
+        ),
         ((*SAID, "--cost-bps", "inf"), "cost_bps is finite and not negative, not inf"),
         ((*SAID, "--version", "2"), "--version goes with --returns"),
         (("--returns", "r.csv", "--world", "us"), "say --id"),
@@ -363,7 +367,9 @@ def test_prices_that_are_none_are_said(prices: str, said: str) -> None:
 # ---- Sending what was kept -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("sent", 0), ("refused", 1), ("waiting", 3)])
+@pytest.mark.parametrize(
+    ("outcome", "code"), [("sent", 0), ("refused", 1), ("waiting", 3), ("elsewhere", 3)]
+)
 def test_flush_says_what_became_of_each(
     outcome: Any, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +378,12 @@ def test_flush_says_what_became_of_each(
     assert outcome in run("--flush", code=code).stdout
     (told,) = json.loads(run("--flush", "--json", code=code).stdout)
     assert told["outcome"] == outcome
+
+
+def test_flush_is_done_when_what_stays_is_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = [Flushed("s", "us", "sent", ""), Flushed("t", "us", "elsewhere", "why")]
+    monkeypatch.setattr(Runner, "flush", lambda client: done)
+    assert "elsewhere" in run("--flush").stdout
 
 
 def test_what_was_kept_without_a_credential_is_sent_under_any(

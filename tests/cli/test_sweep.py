@@ -206,7 +206,7 @@ REFUSED: list[tuple[str, tuple[str, ...], int, str]] = [
         "it has Sized",
     ),
     ("a parameter it has not", (*BARE, "--no-submit", "--param", "x=1"), 1, "cannot be made of x"),
-    ("all fail", (*BARE, "--no-submit", "--param", "kind=bad"), 1, "none of 1 variants"),
+    ("all fail", (*BARE, "--no-submit", "--param", "kind=bad"), 1, "of 1 variant none has"),
     ("no metric", (*BARE, "--no-submit", "--metric", "x", "--param", "size=1"), 1, "no metric"),
 ]
 

@@ -119,7 +119,8 @@ def test_only_what_is_needed_is_read_and_in_pages(
 
 def test_an_entry_that_there_is_not_names_the_last(journal: Told) -> None:
     told = run(journal, "99", "--world", "w", code=1)
-    assert f"entry 99: the journal of w ends at {len(journal)}." in told.stderr
+    assert f"there is no entry 99: the journal of w ends at {len(journal)}\n" in told.stderr
+    assert "next: qmtl journal list w" in told.stderr
     assert "the journal of w is empty" in run([], "1", "--world", "w", code=1).stderr
 
 

@@ -414,3 +414,5 @@ def test_names_are_listed_as_people_do() -> None:
     ]
     assert listed("abcdefg", "or") == "a, b, c, d or 3 more"
     assert (counted(1, "return"), counted(2, "return")) == ("1 return", "2 returns")
+    assert (counted(1, "entry"), counted(0, "strategy")) == ("1 entry", "0 strategies")
+    assert (counted(1_200, "day"), counted(2, "entry")) == ("1,200 days", "2 entries")

@@ -249,7 +249,7 @@ def test_a_world_that_never_rests_is_left_and_said_to_be() -> None:
     table = Table(many(1), on_execute=again)
     report = run_once(table.client(), WORLD)
     assert (report.executed, report.rounds, report.left) == (ROUNDS_MAX, ROUNDS_MAX, 1)
-    assert report.errors == [f"1 actions are left after {ROUNDS_MAX} rounds"]
+    assert report.errors == [f"left after {ROUNDS_MAX} rounds: 1 action"]
 
 
 def test_a_report_counts_more_than_it_tells(monkeypatch: pytest.MonkeyPatch) -> None:

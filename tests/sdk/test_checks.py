@@ -284,9 +284,9 @@ ADVICE: list[tuple[str, dict[str, Any], list[str]]] = [
         ["the world assumes 10", "count every variant"],
     ),
     (
-        "metrics_undefined",
+        "holds_nothing",
         {"table": np.zeros((BARS, 2)), **gates()},
-        ["sharpe_annual (constant)", "it never holds anything"],
+        ["every weight of all 1,200 bars is 0", "which condition is never met"],
     ),
 ]
 
@@ -322,6 +322,7 @@ ELSEWHERE: list[tuple[str, FloatArray, dict[str, Any], str]] = [
     ("gate_trades_total", RETURNS, {"stats": {}}, "stats={'trades_total': ...}"),
     ("history_short", RETURNS[:900], {}, "give returns that start on 2019-09-22 or before"),
     ("variants_unknown", RETURNS, {"variants_tried": None}, "assumes 10"),
+    ("metrics_undefined", np.where(np.arange(BARS) == 600, 0.1, 1e-9), {}, "sortino (no_loss)"),
 ]
 
 

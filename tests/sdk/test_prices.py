@@ -1,6 +1,7 @@
 """Prices: what is refused and why, and that nothing can change them."""
 
 import gzip
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -33,8 +34,8 @@ BROKEN = [
     ("time stands still", {"times": TIMES[[0, 1, 1]]}, "2020-01-03T21:00Z follows 2020-01-03"),
     ("time runs back", {"times": TIMES[[0, 2, 1]]}, "2020-01-03T21:00Z follows 2020-01-06"),
     ("no time", {"times": np.array([*TIMES[:2], "NaT"], "datetime64[us]")}, "bar 2 has no time"),
-    ("no bars", {"times": TIMES[:0], "values": VALUES[:0]}, "at least one bar"),
-    ("a table of times", {"times": TIMES[:, np.newaxis]}, "at least one bar"),
+    ("no bars", {"times": TIMES[:0], "values": VALUES[:0]}, "there is no bar"),
+    ("a table of times", {"times": TIMES[:, np.newaxis]}, "times are one row, not of shape"),
     ("no assets", {"assets": (), "values": VALUES[:, :0]}, "each its own"),
     ("one name twice", {"assets": ("KO", "KO")}, "each its own"),
     ("no name", {"assets": ("KO", "")}, "each its own"),
@@ -128,10 +129,13 @@ def test_a_file_is_read(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: the first column is Date"),
+        ("", "line 1: nothing is there; it names the columns, such as Date,KO,PEP"),
+        ("\n2020-01-02,1\n", "line 1: nothing is there"),
+        ("Date;KO;PEP\n", r"separated by ';', .*sep=';', decimal=','\)\.to_csv"),
+        ("Date\tKO\tPEP\n", r"separated by '\\t', not by commas; .*sep='\\t'\)\.to_csv"),
         ("KO,Date\n1,2020-01-02\n", "line 1: the first column is Date"),
         ("Date\n2020-01-02\n", "each its own"),
-        ("Date,KO\n", "at least one bar"),
+        ("Date,KO\n", "there is no bar: prices are at least one row below the assets' names"),
         ("Date,KO\n2020-01-02,1\n2020-01-03\n", "line 3: 1 fields"),
         ("Date,KO\n2020-01-02,1,2\n", "line 2: 3 fields"),
         ("Date,KO\n1/2/2020,1\n", "line 2: .*1/2/2020"),
@@ -145,7 +149,14 @@ def test_a_file_is_read(tmp_path: Path, name: str, text: str) -> None:
 def test_a_broken_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "broken.csv"
     path.write_text(text)
-    with pytest.raises(PricesError, match=f"broken.csv: .*{message}"):
+    with pytest.raises(PricesError, match=f"^{re.escape(str(path))}: .*{message}"):
+        read_csv(path)
+
+
+def test_what_is_no_text_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "utf16.csv"
+    path.write_bytes(CSV.encode("utf-16"))
+    with pytest.raises(PricesError, match="is no text in UTF-8"):
         read_csv(path)
 
 

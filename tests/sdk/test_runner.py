@@ -120,7 +120,7 @@ class World:
     seen: list[dict[str, Any]]
     policy: dict[str, Any] | None = field(default_factory=lambda: POLICY)
 
-    def client(self, url: str = URL) -> Client:
+    def client(self, url: str = URL, token: str = "t") -> Client:
         def handle(request: httpx.Request) -> httpx.Response:
             away = isinstance(self.answer, httpx.TransportError)
             if request.method == "GET" and not away:
@@ -132,7 +132,7 @@ class World:
             return self.answer
 
         transport = httpx.MockTransport(handle)
-        return Client(url, "t", transport=transport, sleep=lambda sec: None)
+        return Client(url, token, transport=transport, sleep=lambda sec: None)
 
     def told(self, path: str) -> httpx.Response:
         if path == f"/worlds/{WORLD}":
@@ -253,6 +253,16 @@ def test_a_strategy_that_cannot_be_backtested_is_not_sent() -> None:
     with pytest.raises(StrategyError):
         submit(world, strategy=lambda prices: prices)
     assert not world.seen
+
+
+def test_a_lambda_that_is_given_an_id_has_a_name() -> None:
+    world = answering(submitted(strategy_id="mine"))
+    assert submit(world, strategy=lambda p: np.full_like(p, 0.1), strategy_id="mine").world
+    assert [(sent["strategy_id"], sent["name"]) for sent in world.seen] == [("mine", "mine")]
+    with pytest.raises(StrategyError, match="give strategy_id"):
+        submit(world, strategy=lambda p: np.full_like(p, 0.1))
+    with pytest.raises(StrategyRejected, match="the lambda looks ahead"):
+        submit(world, strategy=lambda p: (p > p.mean(axis=0)) / 9, strategy_id="mine")
 
 
 # ---- What comes back -------------------------------------------------------------------------
@@ -689,6 +699,21 @@ def test_what_was_kept_is_sent_before_the_next_submission(spooled: Path) -> None
     assert "sent other to us-equity, kept from before" in str(result)
     assert json.loads(result.to_json())["flushed"][1]["outcome"] == "sent"
     assert submit(world).flushed == ()
+
+
+def test_a_submission_that_was_kept_is_no_news_to_itself() -> None:
+    assert submit(away()).spooled == (again := submit(away())).spooled
+    assert again.flushed == ()
+    world = answering()
+    assert submit(world).flushed == ()
+    assert [sent["strategy_id"] for sent in world.seen] == ["Trend", "Trend"]
+
+
+def test_a_submission_kept_under_another_credential_is_mentioned() -> None:
+    submit(away())
+    client = answering().client(token="another")
+    result = Runner.submit(Trend(), world=WORLD, prices=walk(), client=client)
+    assert [each.outcome for each in result.flushed] == ["waiting"]
 
 
 def test_while_the_world_is_away_everything_is_kept_in_its_order(spooled: Path) -> None:

@@ -198,7 +198,7 @@ WRONG: list[tuple[str, Callable[[Path], object], type[Exception], str]] = [
         HistoryChanged,
         r"assets were \('A', 'B'\), and now are \('A', 'C'\)",
     ),
-    ("empty", lambda path: path.write_text(""), PricesError, "the first column is Date"),
+    ("empty", lambda path: path.write_text(""), PricesError, "nothing is there"),
     ("no table", lambda path: path.write_text("what\n"), PricesError, "the first column is Date"),
     ("gone", lambda path: path.unlink(), FileNotFoundError, "prices.csv"),
 ]

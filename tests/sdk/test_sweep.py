@@ -183,7 +183,7 @@ WRONG: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "all fail",
         {"lookback": [0, 0]},
         {},
-        "none of 2 variants has a sharpe_annual; the first, lookback=0: ZeroDivisionError: no look",
+        "of 2 variants none has a sharpe_annual; the first, lookback=0: ZeroDivisionError: no look",
     ),
     ("none is defined", {"lookback": [9_999]}, {}, "sharpe_annual is undefined (constant)"),
 ]

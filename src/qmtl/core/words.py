@@ -17,6 +17,7 @@ ASKED = {  # What takes two people.
     "resume": "to resume the world",
     "token": "to let a credential in",
 }
+IES = ("ry", "gy")  # What is more than one entry, or strategy.
 NAMES_MAX = 5  # More in one sentence, and nobody reads it.
 
 
@@ -55,8 +56,10 @@ def listed(names: Iterable[str], last: str = "and") -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 return`, `3 returns`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 return`, `3,000 returns`, `2 entries`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith(IES) else f"{count:,} {noun}s"
 
 
 def sentence(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from qmtl.adapters.client import ApiError, Away, Client
 from qmtl.core.campaign import ACTIONS_MAX
+from qmtl.core.words import counted
 
 ROUNDS_MAX: Final = 20  # Evidence moves a strategy a few times; a tick that never rests is a bug.
 AWAY_MAX: Final = 3  # Unanswered one after the other: then the rest would wait for nothing, too.
@@ -115,7 +116,7 @@ def run_once(
         if not todo:
             return report
         if report.rounds == ROUNDS_MAX:
-            report.errors.append(f"{len(todo)} actions are left after {ROUNDS_MAX} rounds")
+            report.errors.append(f"left after {ROUNDS_MAX} rounds: {counted(len(todo), 'action')}")
             return report
         report.rounds += 1
         _round(client, todo, report, tried, dry_run, on_outcome)

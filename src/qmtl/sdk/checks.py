@@ -194,6 +194,16 @@ def _advice(name: str, message: str, remedy: str) -> Finding:
     return Finding(name, "advice", message, remedy)
 
 
+def _holds_nothing(on: Examined) -> Iterator[Finding]:
+    if on.traded is not None and not on.traded.gross.any():
+        yield _advice(
+            "holds_nothing",
+            f"it holds nothing: every weight of all {len(on.traded.gross):,} bars is 0",
+            "see which condition is never met, whether it waits for more bars than there are, and"
+            " what turns NaN into 0",
+        )
+
+
 def _policy_unknown(on: Examined) -> Iterator[Finding]:
     if isinstance(on.demands, str):
         yield _advice(
@@ -407,12 +417,13 @@ def _variants(on: Examined) -> Iterator[Finding]:
 
 
 def _undefined(on: Examined) -> Iterator[Finding]:
+    if any(_holds_nothing(on)):
+        return  # Which says it better.
     unknown = [f"{n} ({v})" for n, v in on.metrics.items() if isinstance(v, Undefined)]
     if unknown:
-        idle = on.traded is not None and not on.traded.gross.any()
         yield _advice(
             "metrics_undefined",
-            f"undefined here: {', '.join(unknown)}" + "; it never holds anything" * idle,
+            f"undefined here: {', '.join(unknown)}",
             "an undefined metric passes no gate: see whether it trades, and loses, at all",
         )
 
@@ -428,6 +439,7 @@ def _elsewhere(on: Examined) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
+    _holds_nothing,
     _policy_unknown,
     _history,
     _gates,

@@ -75,7 +75,7 @@ def of_strategy(
     tell: Progress,
 ) -> Examination:
     """Backtest and checks.  Raises StrategyRejected, StrategyError, PricesError."""
-    name = name_of(strategy)
+    name = name_of(strategy, otherwise=strategy_id)
     told = fingerprint(strategy, prices.digest(), engine)  # Before it runs, and remembers.
     weights, found = _tested(strategy, prices, engine, tell)
     stats = {"trades_total": float(found.trades_total), "turnover_annual": found.turnover_annual}

@@ -30,6 +30,7 @@ from typing import get_origin as origin_of
 import numpy as np
 from numpy.typing import ArrayLike
 
+from qmtl.core.words import counted
 from qmtl.sdk import tables
 from qmtl.sdk.prices import FloatArray, Prices, TimeArray, stamp
 
@@ -291,7 +292,8 @@ def _same_bars(times: "nw.Series[Any] | None", rows: int, kind: Kind, prices: Pr
         return
     lost = np.setdiff1d(prices.times, found)
     if len(lost):
-        raise FrameError(f"weights lack {len(lost)} bars, the first {stamp(lost[0])}; {remedy}")
+        bars = counted(len(lost), "bar")
+        raise FrameError(f"weights lack {bars}, the first {stamp(lost[0])}; {remedy}")
     added = np.setdiff1d(found, prices.times)
     if len(added):
         raise FrameError(f"weights have a bar that the prices have not, {stamp(added[0])}")

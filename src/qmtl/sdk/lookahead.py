@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from qmtl.sdk.prices import FloatArray, Prices, PricesError, stamp
-from qmtl.sdk.strategy import Strategy, StrategyError, name_of, weights_of
+from qmtl.sdk.strategy import Strategy, StrategyError, called, weights_of
 
 Kind: TypeAlias = Literal["look_ahead", "not_deterministic", "fails_on_short_history"]
 
@@ -158,7 +158,7 @@ def _copied(strategy: Strategy) -> Strategy:
         return copy.deepcopy(strategy)
     except TypeError as error:
         raise StrategyError(
-            f"{name_of(strategy)} cannot be copied, so what it remembers cannot be told from what"
+            f"{called(strategy)} cannot be copied, so what it remembers cannot be told from what"
             f" it foresees: {error}"
         ) from error
 
@@ -243,7 +243,7 @@ def _look_ahead(
 ) -> Leak:
     date, asset = prices.times[found.row], prices.assets[found.column]
     message = (
-        f"{name_of(strategy)} looks ahead: its weight of {asset} on {stamp(date)} is"
+        f"{called(strategy)} looks ahead: its weight of {asset} on {stamp(date)} is"
         f" {found.expected:.6g}, and {found.answered:.6g} when the prices after"
         f" {stamp(prices.times[cut - 1])} {future}"
     )
@@ -253,7 +253,7 @@ def _look_ahead(
 def _not_deterministic(strategy: Strategy, prices: Prices, found: _Difference, cut: int) -> Leak:
     date, asset = prices.times[found.row], prices.assets[found.column]
     message = (
-        f"{name_of(strategy)} is not deterministic: asked twice with the same prices, its weight of"
+        f"{called(strategy)} is not deterministic: asked twice with the same prices, its weight of"
         f" {asset} on {stamp(date)} is {found.expected:.6g} and then {found.answered:.6g};"
         f" draw from a generator seeded inside weights()"
     )
@@ -263,7 +263,7 @@ def _not_deterministic(strategy: Strategy, prices: Prices, found: _Difference, c
 def _failing(strategy: Strategy, prices: Prices, error: Exception, cut: int, future: str) -> Leak:
     date = prices.times[cut - 1]
     message = (
-        f"{name_of(strategy)} fails with {error!r} when the prices after {stamp(date)}, the last of"
+        f"{called(strategy)} fails with {error!r} when the prices after {stamp(date)}, the last of"
         f" {cut} bars, {future}; where a strategy knows too little it holds nothing"
     )
     return Leak("fails_on_short_history", date, None, cut, message)

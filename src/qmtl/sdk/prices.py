@@ -145,7 +145,7 @@ def read_prices(path: str | PathLike[str]) -> Prices:
     try:
         return Prices(*tables.read(path))
     except (tables.TableError, PricesError) as error:
-        raise PricesError(f"{path.name}: {error}") from error
+        raise PricesError(f"{path}: {error}") from error
 
 
 def read_csv(path: Path | str) -> Prices:
@@ -157,7 +157,7 @@ def read_csv(path: Path | str) -> Prices:
     try:
         return Prices(*tables.read_csv(path))
     except (tables.TableError, PricesError) as error:
-        raise PricesError(f"{path.name}: {error}") from error
+        raise PricesError(f"{path}: {error}") from error
 
 
 def stamp(time: np.datetime64) -> str:
@@ -184,8 +184,10 @@ def fault_of(times: TimeArray) -> str | None:
 def _check(times: TimeArray, assets: tuple[str, ...], values: FloatArray) -> None:
     if not assets or len(set(assets)) != len(assets) or not all(assets):
         raise PricesError(f"assets need names, each its own: {assets}")
-    if times.ndim != 1 or len(times) == 0:
-        raise PricesError(f"times are one row of at least one bar, not shape {times.shape}")
+    if times.ndim != 1:
+        raise PricesError(f"times are one row, not of shape {times.shape}")
+    if len(times) == 0:
+        raise PricesError("there is no bar: prices are at least one row below the assets' names")
     if values.shape != (len(times), len(assets)):
         expected = (len(times), len(assets))
         raise PricesError(f"values have shape {values.shape}; times and assets say {expected}")

@@ -88,7 +88,7 @@ def read_returns(path: str | PathLike[str]) -> Returns:
     try:
         return _of_table(tables.read(path))
     except (tables.TableError, ReturnsError) as error:
-        raise ReturnsError(f"{path.name}: {error}") from error
+        raise ReturnsError(f"{path}: {error}") from error
 
 
 def _of_table(table: tables.Table) -> Returns:
@@ -118,10 +118,10 @@ def _framed(given: Any) -> object:
 
 
 def _check(times: TimeArray, values: FloatArray) -> None:
-    if times.ndim != 1 or values.shape != times.shape or len(times) == 0:
-        raise ReturnsError(
-            f"one return a time, and at least one: {times.shape} times, {values.shape} returns"
-        )
+    if times.ndim != 1 or values.shape != times.shape:
+        raise ReturnsError(f"one return a time: {times.shape} times, {values.shape} returns")
+    if len(times) == 0:
+        raise ReturnsError("there is no return")
     if (fault := fault_of(times)) is not None:
         raise ReturnsError(fault)
     good = np.isfinite(values) & (values > -1)

@@ -236,7 +236,7 @@ def _of_returns(asked: _Asked, client: Client, world: str) -> Examination:
 def _sent(client: Client, world: str, found: Examination, meant: str) -> SubmitResult:
     """`meant`: what to say when the world holds other returns already."""
     submission = found.submission(world)
-    flushed = _flushed(client)
+    flushed = _flushed(client, submission)
     asked_at = monotonic()
     try:
         told = client.submit(submission)
@@ -272,10 +272,10 @@ def _sent(client: Client, world: str, found: Examination, meant: str) -> SubmitR
     )
 
 
-def _flushed(client: Client) -> tuple[spool.Flushed, ...]:
+def _flushed(client: Client, submission: Mapping[str, Any]) -> tuple[spool.Flushed, ...]:
     """What was kept for this server is sent first; what is kept for others is no news here."""
     try:
-        done = spool.flush(client)
+        done = spool.flush(client, besides=submission)
     except OSError as error:  # A broken spool keeps nothing from a world that answers.
         return (spool.Flushed("?", "?", "waiting", f"{spool.folder()}: {error.strerror}"),)
     return tuple(each for each in done if each.outcome != "elsewhere")

@@ -110,7 +110,7 @@ class FolderSource:
                 raise PricesError(f"{self.path} holds no prices ({', '.join(TABLES)})")
             for path, part in parts:
                 if part.assets != parts[0][1].assets:
-                    raise PricesError(f"{path.name}: its assets are not those of the file before")
+                    raise PricesError(f"{path}: its assets are not those of the file before")
             return _joined([part for _, part in parts])
 
         yield from _polled(mark, read, self.poll, self.settle, stop)
@@ -204,7 +204,7 @@ class _Table:
         try:
             return Prices(*tables.of_csv(text))
         except (tables.TableError, PricesError) as error:
-            raise PricesError(f"{self.path.name}: {error}") from error
+            raise PricesError(f"{self.path}: {error}") from error
 
 
 def _lines(path: Path) -> bytes:
@@ -212,7 +212,7 @@ def _lines(path: Path) -> bytes:
     try:
         content = tables.content_of(path)
     except tables.TableError as error:
-        raise PricesError(f"{path.name}: {error}") from error
+        raise PricesError(f"{path}: {error}") from error
     return content[: content.rfind(b"\n") + 1]
 
 

@@ -13,7 +13,7 @@ none (there was no server yet to give one) has no author: who sends it is the au
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,60 +110,66 @@ def _place(waiting: list[Path]) -> int:
     return int(last) + 1 if last.isdigit() else len(waiting) + 1
 
 
-def flush(client: Client) -> list[Flushed]:
+def flush(client: Client, besides: Mapping[str, Any] | None = None) -> list[Flushed]:
     """Sends what is kept for the client's server and credential, oldest first; what became of each.
 
     Stops at the first that finds the world away.  What was kept for another server, or under
-    another credential, stays, and is mentioned.
+    another credential, stays, and is mentioned.  `besides` is a submission that the caller is about
+    to send: where that was kept before, it is no news.
     """
     home = folder()
     if not home.is_dir():
         return []
+    own = None if besides is None else json.loads(json.dumps(besides))
     with _locked(home):
-        return _flushed(home, client)
+        return [
+            each
+            for each, submission in _flushed(home, client)
+            if own is None or submission != own or each.detail == OTHER_CREDENTIAL
+        ]
 
 
-def _flushed(home: Path, client: Client) -> list[Flushed]:
-    done: list[Flushed] = []
+def _flushed(home: Path, client: Client) -> Iterator[tuple[Flushed, Answer | None]]:
+    """What became of each, and what it was, where that can be read."""
     away: str | None = None
     for path in _waiting(home):
         try:
             kept = _read(path)
         except OSError as error:  # Removed by hand, or not ours to read.
-            done.append(Flushed("?", "?", "waiting", f"{path}: {error.strerror}"))
+            yield Flushed("?", "?", "waiting", f"{path}: {error.strerror}"), None
             continue
         if kept is None:
             aside = _aside(home, path)
-            done.append(Flushed("?", "?", "refused", DAMAGED.format(path=aside)))
+            yield Flushed("?", "?", "refused", DAMAGED.format(path=aside)), None
             continue
-        about = str(kept["submission"]["strategy_id"]), str(kept["submission"]["world"])
+        submission = kept["submission"]
+        about = str(submission["strategy_id"]), str(submission["world"])
         elsewhere = _elsewhere(kept, client)
         if elsewhere is not None:
-            done.append(Flushed(*about, "elsewhere", elsewhere))
+            yield Flushed(*about, "elsewhere", elsewhere), submission
             continue
         if kept["credential"] not in (client.credential, NO_CREDENTIAL):
-            done.append(Flushed(*about, "waiting", OTHER_CREDENTIAL))
+            yield Flushed(*about, "waiting", OTHER_CREDENTIAL), submission
             continue
         if away is not None:
-            done.append(Flushed(*about, "waiting", away))
+            yield Flushed(*about, "waiting", away), submission
             continue
         try:
-            taken_as(client.submit(kept["submission"]))
+            taken_as(client.submit(submission))
         except Away as error:
             away = str(error)
-            done.append(Flushed(*about, "waiting", away))
+            yield Flushed(*about, "waiting", away), submission
         except ApiError as error:
             # Of the credential, the hour or the server: not of the submission.
             if error.status == 401 or as_good_as_away(error) or is_strangers(error):
                 away = str(error)
-                done.append(Flushed(*about, "waiting", away))
+                yield Flushed(*about, "waiting", away), submission
                 continue
             _aside(home, path)
-            done.append(Flushed(*about, "refused", str(error)))
+            yield Flushed(*about, "refused", str(error)), submission
         else:
             path.unlink(missing_ok=True)
-            done.append(Flushed(*about, "sent", ""))
-    return done
+            yield Flushed(*about, "sent", ""), submission
 
 
 def taken_as(told: Answer) -> str:

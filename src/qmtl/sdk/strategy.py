@@ -87,7 +87,7 @@ def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
     try:
         given = frames.given(prices, kind)
     except frames.FrameError as error:
-        raise StrategyError(f"{name_of(strategy)}: {error}") from error
+        raise StrategyError(f"{called(strategy)}: {error}") from error
     _callable_with_prices(strategy, weights)
     try:
         answer = weights(given)
@@ -98,25 +98,33 @@ def weights_of(strategy: Strategy, prices: Prices) -> FloatArray:
     try:
         return frames.taken(answer, kind, prices)
     except frames.FrameError as error:
-        raise StrategyError(f"{name_of(strategy)}: {error}") from error
+        raise StrategyError(f"{called(strategy)}: {error}") from error
 
 
-def name_of(strategy: object) -> str:
+def name_of(strategy: object, otherwise: str | None = None) -> str:
     """The strategy's `name` where it has one, else the name of its function or class.
 
-    Raises StrategyError for a lambda: it has none, and two of them could not be told apart.
+    A lambda has none: it is called `otherwise`. Without that it raises StrategyError, since two of
+    them could not be told apart.
     """
     name = getattr(strategy, "name", None)
     if isinstance(name, str) and name:
         return name
     if isinstance(strategy, functools.partial):
-        return name_of(strategy.func)
+        return name_of(strategy.func, otherwise)
     if isinstance(strategy, MethodType):
-        return name_of(strategy.__self__)
+        return name_of(strategy.__self__, otherwise)
     named = strategy if isinstance(strategy, FunctionType | type) else type(strategy)
-    if named.__name__ == "<lambda>":
-        raise StrategyError("a lambda has no name; write a def, or an object with a `name`")
-    return named.__name__
+    if named.__name__ != "<lambda>":
+        return named.__name__
+    if otherwise is None:
+        raise StrategyError("a lambda has no name; give strategy_id, or write a def")
+    return otherwise
+
+
+def called(strategy: object) -> str:
+    """What messages call it."""
+    return name_of(strategy, "the lambda")
 
 
 def parameters_of(strategy: object) -> dict[str, object]:
@@ -182,7 +190,7 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
         try:
             parameters[name] = _encode(value, home)
         except StrategyError as error:
-            raise StrategyError(f"{name_of(strategy)}: parameter {name}: {error}") from error
+            raise StrategyError(f"{called(strategy)}: parameter {name}: {error}") from error
     return Fingerprint(
         code=_digest(_code(body, home), _method(strategy), kind),
         parameters=_digest(parameters),
@@ -205,7 +213,7 @@ def _asked(strategy: Strategy) -> tuple[Callable[[Any], Any], frames.Kind]:
     try:
         return weights, frames.wanted(strategy, weights)
     except frames.FrameError as error:
-        raise StrategyError(f"{name_of(strategy)}: {error}") from error
+        raise StrategyError(f"{called(strategy)}: {error}") from error
 
 
 def _callable_with_prices(strategy: Strategy, weights: Callable[[Any], Any]) -> None:
@@ -218,7 +226,7 @@ def _callable_with_prices(strategy: Strategy, weights: Callable[[Any], Any]) -> 
         signature.bind(None)
     except TypeError as error:
         raise StrategyError(
-            f"{name_of(strategy)} cannot be called with the prices alone: {error};"
+            f"{called(strategy)} cannot be called with the prices alone: {error};"
             " write weights(prices), and make parameters fields of a dataclass, or give defaults"
         ) from error
 

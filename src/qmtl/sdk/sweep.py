@@ -30,6 +30,7 @@ import numpy as np
 
 from qmtl.core.implications import LOWER_IS_BETTER
 from qmtl.core.metrics import UNITS, Measure, Undefined, performance
+from qmtl.core.words import counted
 from qmtl.sdk.engine import YEAR, Engine
 from qmtl.sdk.prices import Prices
 from qmtl.sdk.strategy import Strategy, StrategyError, weights_of
@@ -117,8 +118,8 @@ class SweepResult:
         """The best, as a table; then what became of it."""
         ranked = self.best_first()
         before = self.tried - len(self.rows)
-        counted = f"{self.tried:,} tried" + (f", {before:,} of them before" if before else "")
-        lines = [f"best of {len(self.rows):,} variants by {self.metric} ({counted})"]
+        tried = f"{self.tried:,} tried" + (f", {before:,} of them before" if before else "")
+        lines = [f"best of {counted(len(self.rows), 'variant')} by {self.metric} ({tried})"]
         lines += _table(ranked[:ROWS_SHOWN], self.metric)
         if len(ranked) > ROWS_SHOWN:
             lines.append(f"  and {len(ranked) - ROWS_SHOWN:,} more")
@@ -170,7 +171,7 @@ def explore(
     if not usable:
         first = rows[0].error or f"{metric} is undefined ({rows[0].metrics[metric]})"
         raise StrategyError(
-            f"none of {len(rows):,} variants has a {metric}; the first,"
+            f"of {counted(len(rows), 'variant')} none has a {metric}; the first,"
             f" {_said(rows[0].parameters)}: {first}"
         )
     return SweepResult(

@@ -48,6 +48,7 @@ _INSTANT = re.compile(
 )
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
+SEPARATORS = ";\t|"  # Of fields, where it is not the comma.
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
 # Whose objects count as frames. Those of narwhals are known in order to be refused by name.
@@ -119,7 +120,9 @@ def of_csv(content: bytes) -> Table:
         # utf-8-sig: spreadsheets write a byte order mark that would hide the word Date.
         text = content.decode("utf-8-sig")
         return _of_rows(csv.reader(io.StringIO(text, newline="")))
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise TableError(f"is no text in UTF-8 ({error.reason}); save it as that") from error
+    except csv.Error as error:
         raise TableError(str(error)) from error
 
 
@@ -129,7 +132,7 @@ def _of_rows(rows: Iterable[list[str]]) -> Table:
     times: list[datetime] = []
     values: list[list[float]] = []
     try:
-        instant = _reader(header[0] if header else "")
+        instant = _reader(_first_of(header))
     except TableError as error:
         raise TableError(f"line 1: {error}") from error
     for number, row in enumerate(lines, start=2):
@@ -142,6 +145,20 @@ def _of_rows(rows: Iterable[list[str]]) -> Table:
             raise TableError(f"line {number}: {error}") from error
     table = np.array(values, dtype=np.float64).reshape(len(times), len(header) - 1)
     return Table(np.array(times, dtype="datetime64[us]"), tuple(header[1:]), table)
+
+
+def _first_of(header: list[str]) -> str:
+    """What the first column is called.  Raises TableError for what is no line of names."""
+    if not header:
+        raise TableError("nothing is there; it names the columns, such as Date,KO,PEP")
+    other = next((mark for mark in SEPARATORS if mark in header[0]), None)
+    if len(header) > 1 or other is None:
+        return header[0]
+    decimal = ", decimal=','" * (other == ";")  # Where numbers have commas, fields have others.
+    raise TableError(
+        f"fields are separated by {other!r}, not by commas; pandas writes them so:"
+        f" pd.read_csv(FILE, sep={other!r}{decimal}).to_csv(NEW, index=False)"
+    )
 
 
 def _number(name: str, cell: str) -> float:

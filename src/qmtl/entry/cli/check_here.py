@@ -14,6 +14,7 @@ import typer
 
 from qmtl.adapters.client import CREDENTIAL, NO_CREDENTIAL, BadAddress, Client, checked
 from qmtl.adapters.credentials import credential, data_default
+from qmtl.core.words import counted
 
 from . import project
 from .check import Check, fail, ok, warn
@@ -126,7 +127,8 @@ def spool(client: Client | None) -> Iterator[Check]:
         remedy = f"mend and submit anew; then rm {folder / kept.REFUSED}/*.json"
         yield warn("spool", f"{refused} refused by a world, in {folder / kept.REFUSED}", remedy)
     if unread:
-        yield fail("spool", f"{unread} files in {folder} cannot be read", f"look at {folder}")
+        found = f"not readable: {counted(unread, 'file')} in {folder}"
+        yield fail("spool", found, f"look at {folder}")
 
 
 def disk(*folders: Path) -> Iterator[Check]:

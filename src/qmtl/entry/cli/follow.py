@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from qmtl.adapters.client import Client
+from qmtl.core.words import counted
 
 from . import output, project
 from .context import Json, OwnId, TheWorld, connect
@@ -88,7 +89,7 @@ def follow(
         )
     if not as_json and (once or replay):
         owed = f", {done.owed} owed" if done.owed else ""
-        output.line(f"{done.computed} bars computed, {done.posted} posted{owed}")
+        output.line(f"{counted(done.computed, 'bar')} computed, {done.posted} posted{owed}")
     if done.away and (once or replay):
         raise typer.Exit(output.AWAY)
 

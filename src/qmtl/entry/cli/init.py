@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +28,19 @@ FIRST_DAY: Final = "2012-01-01"  # Ten years of backtest: more than any packaged
 NAMED_MAX: Final = 5
 
 
+def _named(text: str) -> Path:
+    """Raises typer.BadParameter for nothing, such as a variable of a shell that is not set."""
+    if not text:
+        raise typer.BadParameter("name a folder; . is the one you are in")
+    return Path(text)
+
+
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or an empty one.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=_named, metavar="DIR", help="A new folder, or an empty one."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Make a project: a sample strategy, prices, a policy, and a qmtl.toml that names them.
@@ -43,7 +54,8 @@ def init(
     except OSError as error:
         cause = f"{folder} cannot be made: {error.strerror}; nothing was written"
         raise typer.BadParameter(cause) from error
-    following = [*([] if folder.resolve() == Path.cwd() else [f"cd {folder}"]), "qmtl submit"]
+    entered = [] if folder.resolve() == Path.cwd() else [shlex.join(["cd", str(folder)])]
+    following = [*entered, "qmtl submit"]
     if as_json:
         return output.as_json({"folder": str(folder), "files": [*files], "next": following})
     output.line(f"made {folder}:")

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from qmtl.adapters.client import ApiError, Away, Client
+from qmtl.core.words import counted
 
 from . import output, project
 from .context import Json, World, connect
@@ -118,7 +119,8 @@ def export(
         raise typer.Exit(output.REFUSED)
     where = "standard output" if out is None else out
     typer.echo(
-        f"{world}: {found.entries} entries in {where}, signed by {found.key_id}", err=out is None
+        f"{world}: {counted(found.entries, 'entry')} in {where}, signed by {found.key_id}",
+        err=out is None,
     )
 
 
@@ -265,7 +267,7 @@ def audit(
     else:
         _print_audit(found, named, wrong)
         if whole is not None:
-            said = [f"the {found.entries} entries before it were audited"]
+            said = [f"audited before it: {counted(found.entries, 'entry')}"]
             output.failed(f"{named}: {whole}", details=said)
     if wrong or whole is not None:
         raise typer.Exit(output.REFUSED)
@@ -282,7 +284,7 @@ def _print_audit(found: "Audit", named: str, wrong: "list[Transition]") -> None:
             output.line(f"  {violation.what} (entries: {rests_on})")
     count = len(found.transitions)
     output.line(
-        f"{named}: {found.entries} entries; {count} times a weight went up, "
+        f"{named}: {counted(found.entries, 'entry')}; {counted(count, 'time')} a weight went up, "
         f"{count - len(wrong)} allowed, {len(wrong)} not"
     )
     for left in NOT_CHECKED:
@@ -319,14 +321,14 @@ def _audit_json(found: "Audit", named: str, whole: str | None) -> dict[str, obje
 def _print(found: "Verified", named: str, left: list[str]) -> None:
     if found.problem is not None:
         at = "" if found.problem.seq is None else f" (entry {found.problem.seq})"
-        said = [f"{found.problem.fault}{at}; {found.entries} entries before it are whole"]
+        said = [f"{found.problem.fault}{at}; whole before it: {counted(found.entries, 'entry')}"]
         output.failed(f"{named}: {found.problem.what}", details=said)
         return
     assert found.head is not None, "without a head there is a problem"
     of = "" if named == found.world_id else f" of {found.world_id}"
     output.line(
-        f"{named}: whole. {found.entries} entries{of}, each following the one before, up to the "
-        f"head of {found.head.at}"
+        f"{named}: whole. {counted(found.entries, 'entry')}{of}, each following the one before, "
+        f"up to the head of {found.head.at}"
     )
     output.line(f"  signed by {found.key_id}")
     if found.heads:

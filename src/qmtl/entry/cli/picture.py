@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from qmtl.core.times import in_words
+from qmtl.core.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -160,7 +161,8 @@ def _head(told: Told) -> list[str]:
     stands = " (a replay clock)" if clock["replay"] else ""
     found = [
         f"{world['id']}: {state}, {live}, policy {world['default_policy_version']}; "
-        f"{len(told['campaign']['strategies'])} strategies; it is {_minute(clock['now'])}{stands}",
+        f"{counted(len(told['campaign']['strategies']), 'strategy')}; "
+        f"it is {_minute(clock['now'])}{stands}",
         f"live: {len(active)} at {weight:.4g} of the capital" if active else "live: none",
     ]
     now = datetime.fromisoformat(clock["now"])

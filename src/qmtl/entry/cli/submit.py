@@ -118,21 +118,26 @@ def _of_returns(path: Path, last: date | None, told: dict[str, Any]) -> Asked:
     from qmtl.sdk.returns import Returns, as_returns
 
     found: Returns = as_returns(path)
-    if last is not None:
-        inside = found.times < _after(last)
-        found = Returns(found.times[inside], found.values[inside])
+    bars = until(found.times, last)
+    found = Returns(found.times[:bars], found.values[:bars])
     return Asked(what=found, times=found.times, home=path.parent.resolve(), options=told)
 
 
 def cut(prices: "Prices", last: date | None) -> "Prices":
     """The bars up to a day, that day included; without one, all of them."""
-    return prices if last is None else prices.between(date.min, last)
+    return prices.head(until(prices.times, last))
 
 
-def _after(last: date) -> Any:
+def until(times: "TimeArray", last: date | None) -> int:
+    """How many bars there are up to a day.  Raises typer.BadParameter when there is none."""
     import numpy as np
 
-    return np.datetime64(last) + np.timedelta64(1, "D")
+    if last is None:
+        return len(times)
+    if bars := int(np.searchsorted(times, np.datetime64(last) + np.timedelta64(1, "D"))):
+        return bars
+    first = times[0].astype("datetime64[D]")
+    raise typer.BadParameter(f"until {last} there is no bar: the first is of {first}")
 
 
 def understood(ctx: typer.Context, work: Callable[[], T], again: str = "submit") -> T:
@@ -272,3 +277,7 @@ def _flush(ctx: typer.Context, as_json: bool) -> None:
         raise typer.Exit(output.AWAY)
     if "refused" in outcomes:
         raise typer.Exit(output.REFUSED)
+    if outcomes == {"elsewhere"}:
+        if not as_json:
+            typer.echo(f"  next: set QMTL_URL, or --url; none is for {client.url}", err=True)
+        raise typer.Exit(output.AWAY)

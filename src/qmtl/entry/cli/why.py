@@ -58,6 +58,8 @@ def why(
     ctx.meta["world"] = where
     with connect(ctx) as client:
         entries = _journal(client, where, seq)
+    if len(entries) < seq:
+        _no_such_entry(ctx, where, seq, len(entries))
     world_id = WorldId(where)
     found = derived_again(store_of(just_before(world_id, entries)), world_id, entries[-1])
     if as_json:
@@ -69,7 +71,7 @@ def why(
 
 
 def _journal(client: Client, world: str, seq: int) -> list["Entry"]:
-    """Entries 1 to `seq`, chained.  Raises Invalid when they are not, or not so many."""
+    """Entries 1 to `seq`, as far as there are, chained.  Raises Invalid when they are not."""
     from qmtl.adapters.wire import export
     from qmtl.adapters.wire.history import entry_of
     from qmtl.adapters.wire.verify import Chain, Wrong
@@ -82,11 +84,14 @@ def _journal(client: Client, world: str, seq: int) -> list["Entry"]:
         except Wrong as wrong:
             raise Invalid(f"{wrong}.") from wrong
         entries.append(entry_of(each))
-    if not entries:
-        raise Invalid(f"entry {seq}: the journal of {world} is empty.")
-    if len(entries) < seq:
-        raise Invalid(f"entry {seq}: the journal of {world} ends at {entries[-1].seq}.")
     return entries
+
+
+def _no_such_entry(ctx: typer.Context, world: str, seq: int, last: int) -> None:
+    ends = f"ends at {last}" if last else "is empty"
+    cause = f"there is no entry {seq}: the journal of {world} {ends}"
+    output.failed(cause, f"qmtl journal list {world}", known=ctx.meta)
+    raise typer.Exit(output.REFUSED)
 
 
 def _headline(found: "Why") -> str:
