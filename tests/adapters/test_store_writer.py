@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from qmtl.adapters.sql import writer
-from qmtl.adapters.sql.errors import StoreAway
+from qmtl.adapters.sql.errors import StoreAway, StoreDamaged
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.sql.transaction import TransactionLost
 from qmtl.core import facts as f
@@ -99,7 +99,7 @@ def test_when_the_commit_fails_everybody_is_told_and_nothing_is_kept(busy: SqlSt
         lambda: unkept(busy),
         lambda: busy.load(WORLD),  # It read what the first had written, and nobody kept.
     )
-    assert [type(error) for error in told] == [StoreAway] * 3
+    assert [type(error) for error in told] == [StoreDamaged] * 3
     assert busy.load(WORLD) is before
     assert len(busy.journal(WORLD, 0, 10_000)) == before.seq
     write(busy, f.Killed(reason="again"))
@@ -135,8 +135,8 @@ def test_when_the_disk_is_full_nobody_is_lied_to(busy: SqlStore) -> None:
 
 def test_what_is_wrong_with_the_code_is_not_the_disks(sql: SqlStore) -> None:
     begin(sql)
-    with pytest.raises(OperationalError, match="no such table"):
-        sql.write(lambda: sql._transaction.connection.exec_driver_sql("SELECT * FROM missing"))
+    with pytest.raises(OperationalError, match="syntax error"):
+        sql.write(lambda: sql._transaction.connection.exec_driver_sql("SELEKT 1"))
 
 
 def test_a_job_cannot_go_on_after_its_transaction_is_lost(busy: SqlStore) -> None:
@@ -168,7 +168,7 @@ def test_a_writer_that_breaks_answers_everybody(sql: SqlStore, monkeypatch: Monk
     told = held_up(sql, lambda: unkept(sql), lambda: None)
     sql._writer._thread.join()
     assert died == [RuntimeError]
-    assert [type(error) for error in told] == [StoreAway] * 2
+    assert [type(error) for error in told] == [StoreDamaged] * 2
     with pytest.raises(StoreAway, match="closed"):
         write(sql, f.Killed(reason="x"))
 

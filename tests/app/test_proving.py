@@ -364,6 +364,16 @@ def test_status_says_how_far_it_is_and_when_it_is_there() -> None:
     assert sorted(at, key=lambda sharpe: str(at[sharpe])) == [3, 2, 1]  # It shows more than 2.
 
 
+def test_a_tick_says_what_was_shown_of_who_waits_at_the_gate() -> None:
+    manual = replace(asking(), governance=replace(LONELY.governance, ramp=RAMP))
+    scene = world(manual)
+    days(scene, Stage.PAPER, noise(15, 0.012))
+    (action,) = scene.tick().actions
+    assert action.shown is not None
+    assert action.shown.enough
+    assert action.shown.threshold == 3.0
+
+
 @pytest.mark.parametrize("method", ["t_mixture", "bounded", "group_sequential"])
 def test_each_method_lets_the_good_through(method: str) -> None:
     paper = replace(BARE.paper, method=method)  # type: ignore[arg-type]  # One of three.

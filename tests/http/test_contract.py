@@ -34,7 +34,7 @@ STATUS = {
 ACTION = {
     *("action", "reason", "strategy_id", "stage", "idempotency_key", "requires"),
     *("suggested_run_id", "suggested_method", "suggested_endpoint", "suggested_params"),
-    "suggested_body",
+    *("suggested_body", "evidence"),
 }
 ENVELOPE = {
     *("world_id", "strategy_id", "policy_version", "effective_mode", "execution_domain"),

@@ -173,6 +173,7 @@ class Action:
     stage: Stage
     run_id: RunId
     cohort: tuple[StrategyId, ...] = ()
+    shown: proving.Shown | None = None  # Of what waits at the gate, where evidence is asked for.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +315,7 @@ def _candidate_actions(
     for candidate in view.open_candidates():
         if isinstance(candidate.standing, Rejected) or only not in (None, candidate.strategy_id):
             continue
+        row = view.strategies[candidate.strategy_id].row
         cleared = clear_for_live(view, candidate.strategy_id, candidate, dossiers(candidate), now)
         kind = _waits_for(promotion, cleared)
         if kind is not None:
@@ -325,6 +327,7 @@ def _candidate_actions(
                     strategy_id=candidate.strategy_id,
                     stage=evidence_stage(candidate.step),
                     run_id=candidate.run_id,
+                    shown=proving.shown(view, row, candidate.step, view.policy),
                 )
             )
     return actions

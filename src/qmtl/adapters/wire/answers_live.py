@@ -15,6 +15,7 @@ from qmtl.core.evaluation_run import EvaluationRun
 from qmtl.core.explain import Explanation
 from qmtl.core.names import Stage, StrategyId, WorldId
 from qmtl.core.policy import Window
+from qmtl.core.proving import Shown
 from qmtl.core.versions import changed
 from qmtl.core.view import (
     Applied,
@@ -78,15 +79,21 @@ def _evidence(status: StrategyStatus) -> j.EvidenceJson | None:
     if shown is None or expected is None:
         return None
     return {
-        "e_value": shown.e_value,
-        "threshold": shown.threshold,
-        "enough": shown.enough,
-        "budget": shown.budget,
+        **_shown(shown),
         "eta": {
             "sharpe_1": at_or_none(expected.sharpe_1),
             "sharpe_2": at_or_none(expected.sharpe_2),
             "at_observed": at_or_none(expected.at_observed),
         },
+    }
+
+
+def _shown(shown: Shown) -> j.ShownJson:
+    return {
+        "e_value": shown.e_value,
+        "threshold": shown.threshold,
+        "enough": shown.enough,
+        "budget": shown.budget,
     }
 
 
@@ -170,6 +177,7 @@ def _action(world_id: WorldId, action: Action) -> j.ActionJson:
         "suggested_endpoint": endpoint,
         "suggested_params": {},
         "suggested_body": body,
+        "evidence": None if action.shown is None else _shown(action.shown),
     }
 
 

@@ -37,11 +37,14 @@ class EtaJson(TypedDict):
     at_observed: At | None
 
 
-class EvidenceJson(TypedDict):
+class ShownJson(TypedDict):
     e_value: float | None
     threshold: float
     enough: bool
     budget: float
+
+
+class EvidenceJson(ShownJson):
     eta: EtaJson
 
 
@@ -83,6 +86,7 @@ class ActionJson(TypedDict):
     suggested_endpoint: str
     suggested_params: dict[str, str]
     suggested_body: Plain
+    evidence: ShownJson | None
 
 
 class TickJson(TypedDict):
