@@ -68,6 +68,19 @@ def test_a_steady_cost_is_found() -> None:
     assert held.mean[0] < -drift.drift_radius(held, 0.05)[0]
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-18, -1e-18, 5e-13])
+def test_what_two_ways_of_adding_up_differ_by_is_no_drift(apart: float) -> None:
+    """A replay that adds up in another order is the same replay, though it always errs one way."""
+    held = sums(np.full(60, apart))
+    assert np.abs(held.mean[0]) <= drift.drift_radius(held, 0.05)[0]
+
+
+@pytest.mark.parametrize("cost", [-1e-5, 1e-5])
+def test_a_cost_that_never_varies_is_drift(cost: float) -> None:
+    held = sums(np.full(60, cost))
+    assert np.abs(held.mean[0]) > drift.drift_radius(held, 0.05)[0]
+
+
 # ---- Decay -------------------------------------------------------------------------------------
 
 

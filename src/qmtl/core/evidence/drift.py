@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from .eprocess import E_MAX
-from .normal import Bool, Float
+from .normal import FLAT, Bool, Float
 from .sharpe import moments
 
 DRIFTS_MIN: Final = 10  # With fewer differences a central limit says nothing.
@@ -46,7 +46,8 @@ def drift_radius(held: Sums, alpha: float) -> Float:
     """Half the width of an asymptotic confidence sequence for the mean (WS24, eq. 3).
 
     It holds at all times together, with probability 1 - alpha as the first look gets late.  NaN for
-    fewer than DRIFTS_MIN values.
+    fewer than DRIFTS_MIN values.  At least FLAT, a share of capital a bar: a replay that adds up in
+    another order differs by rounding, always the same way, and that is no drift.
     """
     wide = -2 * math.log(alpha)
     rho2 = (wide + math.log(wide + 1)) / DRIFT_TIGHT_AT
@@ -54,7 +55,7 @@ def drift_radius(held: Sums, alpha: float) -> Float:
         n = held.count
         scaled = n * rho2 + 1
         share = 2 * scaled / (n**2 * rho2) * np.log(np.sqrt(scaled) / alpha)
-        radius = held.deviation * np.sqrt(share)
+        radius = np.maximum(held.deviation * np.sqrt(share), FLAT)
         return np.where(n >= DRIFTS_MIN, radius, np.nan)
 
 
