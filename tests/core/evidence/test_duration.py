@@ -44,6 +44,13 @@ def test_the_limit_counts() -> None:
     assert duration.blocks_needed(20, 0.25, DESIGN, most=found - 1) is None
 
 
+def test_a_limit_below_the_fewest_blocks_is_never_met() -> None:
+    """However strong: an e-value takes ten blocks, and five are all there will be."""
+    assert duration.blocks_needed(1.5, 5.0, DESIGN, most=5) is None
+    assert duration.blocks_needed(1.5, 5.0, DESIGN, most=10) == 10
+    assert duration.blocks_needed(1.5, 5.0, DESIGN, seen=30, t=9.0, most=29) is None
+
+
 def test_what_has_been_shown_already_shortens_it_and_bad_luck_does_the_contrary() -> None:
     fresh = duration.blocks_needed(20, 0.2, DESIGN, most=10_000)
     lucky = duration.blocks_needed(20, 0.2, DESIGN, seen=40, t=2.5, most=10_000)

@@ -45,6 +45,8 @@ def returns_needed(
 
 def _first(reached: Callable[[int], bool], least: int, most: int) -> int | None:
     """The first number from `least` to `most` that reaches it, as all after it do; by bisection."""
+    if least > most:
+        return None
     low, high = least - 1, least
     while not reached(high):
         if high >= most:
