@@ -122,6 +122,17 @@ def test_the_detector_by_hand() -> None:
     assert drift.decay(held)[0] == pytest.approx(np.mean(by_hand), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("wild", "accused"), [(math.nan, True), (-math.inf, True), (math.inf, False)]
+)
+def test_what_is_no_return_is_the_worst_there_is(wild: float, accused: bool) -> None:
+    """Nobody stays live because a number was missing; a gain counts as the cap."""
+    held = np.zeros((1, len(RATES)))
+    for r in (0.001, wild):
+        held = drift.more_decay(held, np.array([r]), np.array([0.03]), np.array([0.0005]))
+    assert bool(drift.decay(held)[0] >= 1e6) is accused
+
+
 def test_a_healthy_strategy_is_seldom_accused() -> None:
     """On average once in `limit` observations at the most: over 504, few of 300 paths."""
     rng = np.random.default_rng(4)

@@ -157,6 +157,24 @@ def test_a_loss_beyond_the_floor_leaves_nothing_for_good(loss: float, left: bool
     assert bool(eprocess.bounded(held)[0] > 0) is left
 
 
+@pytest.mark.parametrize("wild", [math.nan, math.inf, -math.inf])
+def test_what_is_no_return_leaves_nothing_either(wild: float) -> None:
+    """It proves nothing of either method, whatever follows."""
+    r = np.array([[0.01, wild, *np.tile([0.02, 0.01], 100)]])
+    counted = np.ones(r.shape, bool)
+    held = eprocess.more_wealth(eprocess.no_wealth(1), r, counted, 0.1)
+    assert eprocess.bounded(held)[0] == 0.0
+    with np.errstate(invalid="ignore"):
+        assert not e_of(blocks(r)) >= 0.0
+
+
+def test_what_is_not_counted_may_be_anything() -> None:
+    r, counted = np.array([[0.01, math.nan, 0.02]]), np.array([[True, False, True]])
+    held = eprocess.more_wealth(eprocess.no_wealth(1), r, counted, 0.1)
+    bare = eprocess.more_wealth(eprocess.no_wealth(1), r[counted][None], counted[:, :2] | True, 0.1)
+    np.testing.assert_array_equal(held, bare)
+
+
 def test_riches_are_capped() -> None:
     r = np.full((1, 2_000), 0.05)
     held = eprocess.more_wealth(eprocess.no_wealth(1), r, np.ones(r.shape, bool), 0.1)

@@ -90,11 +90,11 @@ def more_decay(held: Float, returns: Float, cap: Float, mean: Float) -> Float:
     """The detector after one live return a strategy: `held` has shape (strategies, rates).
 
     M_t = (M_{t-1} + 1)(1 - l (min(r_t, u) - m0)), l = RATES/(u - m0): a sum of e-processes begun at
-    every instant (S24).
+    every instant (S24).  What is no number counts as the worst return there is.
     """
     rates = np.array(RATES) / (cap - mean)[:, None]
     factor = 1 - rates * (np.minimum(returns, cap) - mean)[:, None]
-    found: Float = np.minimum((held + 1) * factor, E_MAX)
+    found: Float = np.fmin((held + 1) * factor, E_MAX)
     return found
 
 

@@ -107,11 +107,13 @@ def more_wealth(held: Float, returns: Float, counted: Bool, floor: float) -> Flo
     """After returns of shape (strategies, points), those that are `counted`.
 
     INVARIANT: a return below -floor leaves nothing: the bets rested on its not happening (WR24).
+    So does what is no number.
     """
     bets = np.array(BETS) / floor
-    seen = np.where(counted, np.maximum(returns, -floor), 0.0)
+    sound: Bool = (returns >= -floor) & (returns < np.inf)
+    seen = np.where(counted & sound, returns, 0.0)
     grown = np.log1p(seen[:, :, None] * bets).sum(axis=1)
-    ruined: Bool = np.any(counted & (returns < -floor), axis=1, keepdims=True)
+    ruined: Bool = np.any(counted & ~sound, axis=1, keepdims=True)
     found: Float = np.where(ruined, -np.inf, held + grown)
     return found
 
