@@ -27,6 +27,8 @@ from qmtl.core.policy import (
 )
 from qmtl.core.promotion import Blocked
 from qmtl.core.proof import terms
+from qmtl.core.snapshot import PostedSeries
+from qmtl.core.times import micros
 from qmtl.core.view import Activation
 from qmtl.sim.scene import DAY, Scene
 from tests.worlds import ALPHA, BETA, LONELY, governed, opened
@@ -333,6 +335,16 @@ def test_live_that_ceases_to_be_paper_is_demoted_by_the_bar_that_shows_it() -> N
     (down,) = facts(scene, Demoted)
     assert (down.reason, down.held) == (R.DECAYED, False)
     assert "ceased to be those of paper" in down.detail
+
+
+def test_an_alarm_between_two_posts_is_an_alarm() -> None:
+    """Many bars in one post are watched bar by bar as well: a recovery undoes nothing."""
+    scene = gone_live(DECAYING)
+    returns = np.array([*noise(20, -0.012, 5), *np.full(20, 0.04)])
+    times = [micros(scene.now + (i + 1) * DAY / 10) for i in range(len(returns))]
+    scene.wait(4 * DAY)
+    scene.post(Stage.LIVE, {ALPHA: PostedSeries(np.array(times, np.int64), returns)})
+    assert [down.reason for down in facts(scene, Demoted)] == [R.DECAYED]
 
 
 def test_live_that_keeps_up_stays() -> None:
