@@ -15,7 +15,7 @@ columns (`Proof`), so that a new bar costs the same after ten years as after ten
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -151,8 +151,10 @@ def judged_anew(view: WorldView, policy: Policy) -> Proof:
     """Under another default policy: other terms begin with the returns that follow."""
     if view.default_version is None or terms(view.policy) == terms(policy):
         return view.proof
-    rows = np.flatnonzero(view.proof.since[: len(view.ids)] != NEVER)
-    shown = e_values(view.proof, rows, terms(view.policy))
+    rows, before = np.flatnonzero(view.proof.since[: len(view.ids)] != NEVER), terms(view.policy)
+    if before.method == "group_sequential":  # It has no way to speak against; its blocks have.
+        before = replace(before, method="t_mixture")
+    shown = e_values(view.proof, rows, before)
     against = np.where(np.isnan(shown), view.proof.carried[rows], np.minimum(1.0, shown))
     blank = _blank()
     return view.proof.put(rows, carried=against, **{name: blank[name] for name in OF_TERMS})
