@@ -376,6 +376,18 @@ def test_status_says_how_far_it_is_and_when_it_is_there() -> None:
     assert sorted(at, key=lambda sharpe: str(at[sharpe])) == [3, 2, 1]  # It shows more than 2.
 
 
+def test_a_declared_end_is_no_date_beyond_it() -> None:
+    """What t_mixture would show in ten years, group_sequential will not after two."""
+    declared = replace(BARE.paper, method="group_sequential", block=5)
+    policy = asking(replace(BARE, paper=declared))
+    window = replace(policy.campaign.paper, max_window=730 * DAY)
+    scene = world(replace(policy, campaign=replace(policy.campaign, paper=window)))
+    days(scene, Stage.PAPER, noise(60, 0.0))
+    eta = proving.eta(scene.view, 0, 1, scene.view.policy, scene.now)
+    assert eta.sharpe_1 is None
+    assert eta.sharpe_2 is None or eta.sharpe_2 < scene.now + 730 * DAY
+
+
 @pytest.mark.parametrize("method", ["t_mixture", "bounded", "group_sequential"])
 def test_each_method_lets_the_good_through(method: str) -> None:
     paper = replace(BARE.paper, method=method)  # type: ignore[arg-type]  # One of three.

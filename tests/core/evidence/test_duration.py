@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from qmtl.core.evidence import duration
-from qmtl.core.evidence.eprocess import BETS, bounded, mixture
+from qmtl.core.evidence.eprocess import BETS, BLOCKS_MIN, Blocks, bounded, mixture
+from qmtl.core.evidence.horizon import group_sequential
 
 DESIGN = 1.5 * math.sqrt(5 / 252)
 A_YEAR = 252 / 5
@@ -57,6 +58,43 @@ def test_what_has_been_shown_already_shortens_it_and_bad_luck_does_the_contrary(
     unlucky = duration.blocks_needed(20, 0.2, DESIGN, seen=40, t=-2.0, most=10_000)
     assert None not in (lucky, fresh, unlucky)
     assert (lucky or 0) < (fresh or 0) < (unlucky or 0)
+
+
+def test_a_declared_end_is_reached_before_it_or_never() -> None:
+    """The first look at which the expected t is over the boundary, and not one after the end."""
+    found = duration.looks_needed(20, 0.35, 100)
+    assert found is not None
+
+    def expected(n: int) -> float:
+        held = Blocks(*(np.array([x], float) for x in (n, 0.35, n - 1, 0, 0)))
+        return float(group_sequential(held, 100)[0])
+
+    assert expected(found) >= 20 > expected(found - 1)
+    assert BLOCKS_MIN < found <= 100
+    assert duration.looks_needed(20, 0.05, 100) is None  # It would take 1,000 blocks.
+    assert duration.blocks_needed(20, 0.05, DESIGN, most=100_000) is not None
+
+
+def test_only_looks_count() -> None:
+    """250 blocks are looked at every third time."""
+    found = duration.looks_needed(20, 0.35, 250)
+    assert found is not None
+    assert found % 3 == 0
+
+
+@pytest.mark.parametrize("horizon", [0, 9])
+def test_a_horizon_of_fewer_than_ten_blocks_is_never_met(horizon: int) -> None:
+    assert duration.looks_needed(3, 5.0, horizon) is None
+
+
+def test_luck_so_far_brings_a_look_nearer_and_a_horizon_that_is_over_has_none() -> None:
+    fresh = duration.looks_needed(20, 0.3, 100)
+    lucky = duration.looks_needed(20, 0.3, 100, seen=20, t=3.0)
+    unlucky = duration.looks_needed(20, 0.3, 100, seen=20, t=0.0)
+    assert None not in (lucky, fresh, unlucky)
+    assert 20 <= (lucky or 0) < (fresh or 0) < (unlucky or 0)
+    assert duration.looks_needed(20, 5.0, 100, seen=101, t=50.0) is None
+    assert duration.looks_needed(3, 0.3, 100, seen=100, t=9.0) == 100
 
 
 def test_bets_take_as_long_as_their_growth_says() -> None:

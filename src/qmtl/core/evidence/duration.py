@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .eprocess import BETS, BLOCKS_MIN, bounded, mixture
+from .eprocess import BETS, BLOCKS_MIN, Blocks, bounded, mixture
+from .horizon import group_sequential, spaced
 from .normal import Float
 
 
@@ -23,6 +24,22 @@ def blocks_needed(
         return bool(found[0] >= threshold)
 
     return _first(reached, max(BLOCKS_MIN, math.ceil(seen)), most)
+
+
+def looks_needed(
+    threshold: float, sharpe: float, horizon: int, *, seen: float = 0.0, t: float = 0.0
+) -> int | None:
+    """Blocks in all until `group_sequential` at its expected t reaches the threshold at a look.
+
+    As `blocks_needed`; None when no look up to the horizon is expected to, for there are no others.
+    """
+    stride, looks = spaced(horizon)
+    n = stride * np.arange(1.0, looks + 1)
+    n = n[n >= max(BLOCKS_MIN, seen)]
+    mean = (t * math.sqrt(seen) + (n - seen) * sharpe) / n
+    held = Blocks(n, mean, n - 1, np.zeros_like(n), np.zeros_like(n))
+    reached = group_sequential(held, horizon) >= threshold
+    return int(n[reached.argmax()]) if reached.any() else None
 
 
 def returns_needed(

@@ -107,6 +107,12 @@ def as_normal(t: Float, degrees: Float) -> Float:
     return found
 
 
+def spaced(horizon: int) -> tuple[int, int]:
+    """Blocks from one look to the next, and how many looks there are in so many blocks."""
+    stride = max(1, math.ceil(horizon / LOOKS_MAX))
+    return stride, max(1, horizon // stride)
+
+
 def group_sequential(held: Blocks, horizon: int) -> Float:
     """1/level of the strictest test that rejects a mean of at most 0 now; 1 when none does.
 
@@ -116,8 +122,7 @@ def group_sequential(held: Blocks, horizon: int) -> Float:
     `e_bh` it makes the procedure of Benjamini and Hochberg, valid for independent strategies and
     for those that are positively dependent (PRDS).
     """
-    stride = max(1, math.ceil(horizon / LOOKS_MAX))
-    looks = max(1, horizon // stride)
+    stride, looks = spaced(horizon)
     n = held.count
     z = as_normal(t_statistic(held), n - 1)
     look = np.minimum(n // stride, looks).astype(int)
