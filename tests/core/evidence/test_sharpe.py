@@ -2,6 +2,7 @@
 
 import math
 
+import jsharpe
 import numpy as np
 import pytest
 from hypothesis import given
@@ -145,6 +146,36 @@ def test_a_hopeless_backtest_is_not_worse_than_certain() -> None:
 )
 def test_credit(p: float, cap: float, credit: float) -> None:
     assert sharpe.credit(p, cap) == pytest.approx(credit)
+
+
+# ---- Oracle: jsharpe ---------------------------------------------------------------------------
+
+OBSERVED = [
+    Moments(24, 0.4557, -2.448, 10.164, 0.0),
+    Moments(504, 0.08, 0.0, 3.0, 0.0),
+    Moments(504, 0.08, -0.7, 6.0, 0.2),
+    Moments(60, -0.05, 1.2, 9.0, -0.3),
+]
+
+
+@pytest.mark.parametrize("m", OBSERVED)
+@pytest.mark.parametrize("against", [0.0, 0.05, -0.02])
+def test_it_agrees_with_jsharpe(m: Moments, against: float) -> None:
+    told = {"gamma3": m.skew, "gamma4": m.kurtosis, "rho": m.autocorrelation}
+    variance = jsharpe.sharpe_ratio_variance(against, m.count, **told)
+    assert sharpe.sharpe_variance(m, against) == pytest.approx(variance, rel=1e-12)
+    psr = jsharpe.probabilistic_sharpe_ratio(m.sharpe, against, T=m.count, **told)
+    assert sharpe.psr_at_null(m, against) == pytest.approx(psr, rel=1e-12)
+    if m.sharpe > against:
+        needed = jsharpe.minimum_track_record_length(m.sharpe, against, alpha=0.05, **told)
+        found = sharpe.min_trl(m, against, 0.05, plus_one=False)
+        assert found == pytest.approx(needed, rel=1e-12)
+
+
+@pytest.mark.parametrize("trials", [2, 45, 1000])
+def test_the_best_of_many_agrees_with_jsharpe(trials: int) -> None:
+    expected = jsharpe.expected_maximum_sharpe_ratio(trials, 0.002)
+    assert sharpe.expected_best(0.002, trials) == pytest.approx(expected, rel=1e-12)
 
 
 def test_phi_is_the_normal_distribution_in_both_tails() -> None:
