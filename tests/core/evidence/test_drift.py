@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qmtl.core.evidence import drift
-from qmtl.core.evidence.drift import DRIFTS_MIN, RATES, Healthy, Sums
+from qmtl.core.evidence.drift import DRIFTS_MIN, HEALTHY_MIN, RATES, Healthy, Sums
 
 
 def sums(values: np.ndarray) -> Sums:
@@ -49,6 +49,7 @@ def test_the_radius_by_hand() -> None:
 def test_too_few_say_nothing() -> None:
     few = sums(np.arange(DRIFTS_MIN - 1.0))
     assert math.isnan(drift.drift_radius(few, 0.05)[0])
+    assert math.isnan(drift.drift_radius(sums(np.empty(0)), 0.05)[0])
     assert drift.drift_radius(sums(np.arange(float(DRIFTS_MIN))), 0.05)[0] > 0
 
 
@@ -83,6 +84,8 @@ def test_a_cost_that_never_varies_is_drift(cost: float) -> None:
 
 # ---- Decay -------------------------------------------------------------------------------------
 
+SOME = np.random.default_rng(8).normal(0.001, 0.01, 40)
+
 
 def test_what_live_has_to_keep_up() -> None:
     r = np.random.default_rng(3).normal(0.001, 0.01, 252)
@@ -92,9 +95,15 @@ def test_what_live_has_to_keep_up() -> None:
     assert found.mean == pytest.approx(np.minimum(r, found.cap).mean() / 2)
 
 
-@pytest.mark.parametrize("returns", [[0.01] * 19, [0.01] * 50, [math.nan] * 50])
+@pytest.mark.parametrize(
+    "returns", [list(SOME[: HEALTHY_MIN - 1]), [0.01] * 19, [0.01] * 50, [math.nan] * 50]
+)
 def test_of_too_few_or_flat_returns_nothing_is_learnt(returns: list[float]) -> None:
     assert drift.healthy(np.array(returns)) is None
+
+
+def test_twenty_are_enough() -> None:
+    assert drift.healthy(SOME[:HEALTHY_MIN]) is not None
 
 
 def alarm_at(live: np.ndarray, told: Healthy, limit: float) -> int | None:
@@ -120,6 +129,7 @@ def test_the_detector_by_hand() -> None:
             m = (m + 1) * (1 - bet * (r - 0.0005))
         by_hand.append(m)
     assert drift.decay(held)[0] == pytest.approx(np.mean(by_hand), rel=1e-12)
+    assert drift.decay(held[0]) == drift.decay(held)[0]  # Of one strategy alone.
 
 
 @pytest.mark.parametrize(

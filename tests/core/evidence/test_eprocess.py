@@ -125,7 +125,17 @@ def test_it_is_a_finite_number_and_not_negative(
     assert (np.isnan(found) | ((found >= 0) & (found <= E_MAX))).all()
 
 
-@given(st.floats(1e-4, 1e4))
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_spread_is_more_than_rounding_of_the_mean(sign: float) -> None:
+    """Just a billionth of a thousandth of it is none; the next number is one."""
+    deviation = 2.0**-40  # So that squares and roots are exact.
+    mean = deviation / 1e-12
+    assert mean * 1e-12 == deviation
+    assert math.isnan(e_of(of(17, sign * mean, deviation)))
+    assert e_of(of(17, sign * math.nextafter(mean, 0.0), deviation)) >= 0.0
+
+
+@given(st.floats(1e-9, 1e9))
 def test_leverage_proves_nothing(scale: float) -> None:
     r = np.random.default_rng(5).normal(0.001, 0.01, (1, 100))
     assert e_of(blocks(r * scale)) == pytest.approx(e_of(blocks(r)), rel=1e-9)
@@ -166,6 +176,13 @@ def test_what_is_no_return_leaves_nothing_either(wild: float) -> None:
     assert eprocess.bounded(held)[0] == 0.0
     with np.errstate(invalid="ignore"):
         assert not e_of(blocks(r)) >= 0.0
+
+
+def test_ones_ruin_is_no_others() -> None:
+    r = np.array([[0.01, -0.2, 0.01], [0.01, -0.02, 0.01]])
+    held = eprocess.more_wealth(eprocess.no_wealth(2), r, np.ones(r.shape, bool), 0.1)
+    alone = eprocess.more_wealth(eprocess.no_wealth(1), r[1:], np.ones((1, 3), bool), 0.1)
+    np.testing.assert_array_equal(eprocess.bounded(held), [0.0, *eprocess.bounded(alone)])
 
 
 def test_what_is_not_counted_may_be_anything() -> None:

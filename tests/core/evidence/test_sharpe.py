@@ -64,6 +64,7 @@ def test_one_trial_deflates_nothing() -> None:
 
 def test_min_btl() -> None:
     assert sharpe.min_btl_years(45, 1.0) == pytest.approx(5.0, abs=5e-3)
+    assert sharpe.min_btl_years(45, 2.0) == pytest.approx(1.25, abs=2e-3)
 
 
 def test_the_variance_takes_autocorrelation_into_account() -> None:
@@ -81,7 +82,9 @@ def test_the_variance_at_another_null() -> None:
 
 
 def test_what_rounding_makes_of_perfect_autocorrelation_is_bounded() -> None:
-    assert math.isfinite(sharpe.sharpe_variance(Moments(10, 0.1, autocorrelation=1.0), 0.0))
+    for p in (-1.0, 1.0):
+        variance = sharpe.sharpe_variance(Moments(10, 0.1, autocorrelation=p), 0.0)
+        assert 0.0 < variance == pytest.approx((1 + 0.99 * p) / (1 - 0.99 * p) / 10)
 
 
 def test_moments_are_those_of_scipy() -> None:
@@ -142,6 +145,9 @@ def test_a_hopeless_backtest_is_not_worse_than_certain() -> None:
         (0.0, 3.0, 3.0),
         (0.01, 100.0, 3.0),  # Whatever the policy says.
         (math.nan, 3.0, 1.0),
+        (1.0, 1.0, 1.0),  # Nor does no credit take away.
+        (1.5, 3.0, 1.0),  # No probability.
+        (-0.1, 3.0, 1.0),
     ],
 )
 def test_credit(p: float, cap: float, credit: float) -> None:
@@ -185,3 +191,16 @@ def test_phi_is_the_normal_distribution_in_both_tails() -> None:
 
 def test_a_spread_that_cannot_be_has_no_psr() -> None:
     assert math.isnan(sharpe.psr(Moments(10, 1.0, skew=3.0, kurtosis=1.0)))
+
+
+def test_returns_of_two_values_have_none_beyond_their_own() -> None:
+    """Skew 2 and kurtosis 5 are the least that go together: at 1 nothing is left to vary."""
+    two = Moments(10, 1.0, skew=2.0, kurtosis=5.0)
+    assert math.isnan(sharpe.psr(two))
+    assert math.isnan(sharpe.psr_at_null(two, 1.0))
+    assert sharpe.psr_at_null(two, 0.5) > 0.5
+
+
+def test_a_small_spread_is_one() -> None:
+    m = Moments(10, 0.5, skew=1.0)
+    assert sharpe.psr(m) == pytest.approx(stats.norm.cdf(0.5 * 3 / math.sqrt(0.625)))

@@ -36,10 +36,9 @@ class Sums:
 def more(held: Sums, values: Float, counted: Bool) -> Sums:
     """After one value a strategy, where `counted` (Welford 1962)."""
     count = held.count + counted
-    apart = np.where(counted, values, 0.0) - held.mean
+    apart = values - held.mean
     mean = np.where(counted, held.mean + apart / np.maximum(count, 1.0), held.mean)
-    again = np.where(counted, values, 0.0) - mean
-    return Sums(count, mean, np.where(counted, held.m2 + apart * again, held.m2))
+    return Sums(count, mean, np.where(counted, held.m2 + apart * (values - mean), held.m2))
 
 
 def drift_radius(held: Sums, alpha: float) -> Float:
@@ -51,7 +50,7 @@ def drift_radius(held: Sums, alpha: float) -> Float:
     """
     wide = -2 * math.log(alpha)
     rho2 = (wide + math.log(wide + 1)) / DRIFT_TIGHT_AT
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(divide="ignore"):
         n = held.count
         scaled = n * rho2 + 1
         share = 2 * scaled / (n**2 * rho2) * np.log(np.sqrt(scaled) / alpha)
@@ -83,7 +82,7 @@ def healthy(returns: Float) -> Healthy | None:
         return None
     cap = CAP_DEVIATIONS * float(returns.std(ddof=1))
     mean = HEALTHY_SHARE * float(np.minimum(returns, cap).mean())
-    return Healthy(cap, mean) if cap > mean else None
+    return Healthy(cap, mean)  # INVARIANT: the mean of what is at most u is; half of it is below.
 
 
 def more_decay(held: Float, returns: Float, cap: Float, mean: Float) -> Float:

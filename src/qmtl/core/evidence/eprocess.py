@@ -68,8 +68,8 @@ def t_statistic(held: Blocks) -> Float:
     n = held.count
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(held.m2 / (n - 1))
-        scale = np.abs(held.mean) + deviation
-        known = (n >= BLOCKS_MIN) & (deviation > FLAT * scale) & np.isfinite(deviation)
+        flat = FLAT * np.abs(held.mean)
+        known = (n >= BLOCKS_MIN) & (deviation > flat) & np.isfinite(deviation)
         return np.where(known, np.sqrt(n) * held.mean / deviation, np.nan)
 
 
@@ -91,10 +91,9 @@ def futility(held: Blocks, claimed: float, design: float) -> Float:
 def mixture(t: Float, n: Float, design: float) -> Float:
     """The t e-value of n blocks whose t statistic is `t`; see `t_mixture`."""
     v, k = n - 1, n * design**2
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratio = np.log1p(t**2 / v) - np.log1p(t**2 / (v * (1 + k)))
-        log = (v + 1) / 2 * ratio - np.log1p(k) / 2
-        found: Float = 2 * phi(t * np.sqrt(k / (1 + k))) * np.exp(np.minimum(log, LOG_E_MAX))
+    ratio = np.log1p(t**2 / v) - np.log1p(t**2 / (v * (1 + k)))
+    log = n / 2 * ratio - np.log1p(k) / 2
+    found: Float = 2 * phi(t * np.sqrt(k / (1 + k))) * np.exp(np.minimum(log, LOG_E_MAX))
     return np.minimum(found, E_MAX)
 
 

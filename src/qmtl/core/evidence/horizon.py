@@ -48,27 +48,25 @@ class _Walk:
         self.inside[:, half] = 1.0
 
     def step(self) -> None:
-        moved = np.fft.irfft(np.fft.rfft(self.inside, self.size) * self.kernel, self.size)
+        moved = np.fft.irfft(np.fft.rfft(self.inside, self.size) * self.kernel)
         self.inside = np.maximum(moved[:, : len(self.x)], 0.0)
 
     def cut(self, copy: int, share: float) -> float:
         """Take this much from the top, and say where that begins."""
         mine = self.inside[copy]
-        above = np.cumsum(mine[::-1])
+        above = np.cumsum(np.append(0.0, mine[::-1]))
         whole = int(np.searchsorted(above, share, side="right"))
-        rest = share - (above[whole - 1] if whole else 0.0)
-        cell = len(mine) - 1 - whole
-        part = rest / mine[cell] if mine[cell] > 0 else 0.0
+        cell, rest = len(mine) - whole, share - above[whole - 1]
+        part = rest / mine[cell]  # INVARIANT: the first cell that is more than what is taken.
         mine[cell + 1 :] = 0.0
         mine[cell] -= rest
         return float(self.x[cell] + self.width * (0.5 - part))
 
-    def take_above(self, copy: int, x: float) -> float:
-        """Take what is above a point, the share of its cell too, and say how much that was."""
-        mine = self.inside[copy]
+    def take_above(self, x: float) -> Float:
+        """Take what is above a point, the share of its cell too, and say how much of each copy."""
         share = np.clip((self.x - x) / self.width + 0.5, 0.0, 1.0)
-        taken = float((mine * share).sum())
-        mine *= 1.0 - share
+        taken: Float = self.inside @ share
+        self.inside = self.inside * (1.0 - share)
         return taken
 
 
@@ -88,22 +86,21 @@ def boundaries(looks: int) -> Float:
 def crossing(bounds: Float, *, two_sided: bool) -> float:
     """The chance that z is at or above its bound at one of equally spaced looks, or, two-sided,
     its size is."""
-    walk, crossed = _Walk(len(bounds), 1), 0.0
+    walk, crossed = _Walk(len(bounds), 1), np.zeros(1)
     for look, bound in enumerate(bounds, start=1):
         walk.step()
         at = float(bound) * math.sqrt(look / len(bounds))
-        crossed += walk.take_above(0, at)
+        crossed += walk.take_above(at)
         if two_sided:
-            walk.inside = walk.inside[:, ::-1].copy()
-            crossed += walk.take_above(0, at)
-    return crossed
+            walk.inside = walk.inside[:, ::-1]
+            crossed += walk.take_above(at)
+    return float(crossed[0])
 
 
 def as_normal(t: Float, degrees: Float) -> Float:
     """The normal deviate with the tail of a Student t, nearly (Wallace 1959)."""
-    with np.errstate(invalid="ignore"):
-        far = np.sqrt(degrees * np.log1p(t**2 / degrees))
-        found: Float = np.sign(t) * (8 * degrees + 1) / (8 * degrees + 3) * far
+    far = np.sqrt(degrees * np.log1p(t**2 / degrees))
+    found: Float = np.sign(t) * (8 * degrees + 1) / (8 * degrees + 3) * far
     return found
 
 
@@ -122,14 +119,16 @@ def group_sequential(held: Blocks, horizon: int) -> Float:
     `e_bh` it makes the procedure of Benjamini and Hochberg, valid for independent strategies and
     for those that are positively dependent (PRDS).
     """
+    return strictest(t_statistic(held), held.count, horizon)
+
+
+def strictest(t: Float, n: Float, horizon: int) -> Float:
+    """The same of n blocks whose t statistic is `t`."""
     stride, looks = spaced(horizon)
-    n = held.count
-    z = as_normal(t_statistic(held), n - 1)
-    look = np.minimum(n // stride, looks).astype(int)
-    at_look = (n % stride == 0) & (look >= 1) & (n <= horizon)
-    bounds = boundaries(looks)[np.maximum(look, 1) - 1]
-    passed = np.where(np.isnan(z)[:, None], False, z[:, None] >= bounds)
-    strict = 1.0 / np.array(LEVELS)
-    best = np.where(passed, strict, 1.0).max(axis=1)
-    found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, np.where(at_look, best, 1.0))
+    z = as_normal(t, n - 1)
+    look = np.minimum(n / stride, looks).astype(int)
+    passed = z[:, None] >= boundaries(looks)[look - 1]
+    best = np.where(passed, 1.0 / np.array(LEVELS), 1.0).max(axis=1)
+    at_look = np.where(n % stride == 0, best, 1.0)
+    found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, at_look)
     return found
