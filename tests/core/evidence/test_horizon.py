@@ -56,7 +56,7 @@ def of(count: float, t: float) -> Blocks:
     return Blocks(*(np.array([x], float) for x in (count, t / math.sqrt(count), count - 1, 0, 0)))
 
 
-def test_after_the_horizon_nothing_is_evidence() -> None:
+def test_after_the_endsnothing_is_evidence() -> None:
     assert group_sequential(of(100, 10.0), 100)[0] > 1_000
     assert math.isnan(group_sequential(of(101, 10.0), 100)[0])
 
@@ -65,7 +65,7 @@ def test_before_ten_blocks_nothing_is() -> None:
     assert math.isnan(group_sequential(of(9, 10.0), 100)[0])
 
 
-def test_without_a_horizon_nothing_is() -> None:
+def test_without_a_endsnothing_is() -> None:
     assert math.isnan(group_sequential(of(50, 10.0), 0)[0])
 
 
@@ -102,16 +102,19 @@ def test_looks_are_spaced_over_the_horizon() -> None:
     assert found == [(1, 1), (1, 1), (1, 99), (1, 100), (2, 50), (3, 83), (10, 100)]
 
 
-@pytest.mark.parametrize(("count", "looks"), [(10, 20), (20, 20), (12, 40)])
+@pytest.mark.parametrize(
+    ("count", "ends", "look", "looks"),
+    [(10, 20, 10, 20), (20, 20, 20, 20), (12, 40, 12, 40), (99, 250, 33, 83), (249, 250, 83, 83)],
+)
 def test_a_boundary_is_crossed_by_what_reaches_it(
-    monkeypatch: pytest.MonkeyPatch, count: int, looks: int
+    monkeypatch: pytest.MonkeyPatch, count: int, ends: int, look: int, looks: int
 ) -> None:
     """The look's own boundary, of every level; on it is over it, and just below is not."""
-    bounds = boundaries(looks)[count - 1]
+    bounds = boundaries(looks)[look - 1]
     for i in (6, 15, 40):
         for z, reached in ((bounds[i], LEVELS[i]), (np.nextafter(bounds[i], -1), LEVELS[i - 1])):
             monkeypatch.setattr(horizon, "as_normal", lambda t, degrees, z=z: np.array([z]))
-            assert group_sequential(of(count, 2.0), looks)[0] == 1 / reached
+            assert group_sequential(of(count, 2.0), ends)[0] == 1 / reached
 
 
 def test_the_degrees_of_freedom_are_one_fewer_than_the_blocks() -> None:

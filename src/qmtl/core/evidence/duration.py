@@ -67,5 +67,6 @@ def returns_needed(
 
 def _first(reached: Callable[[int], bool], least: int, most: int) -> int | None:
     """The first number from `least` to `most` that reaches it, as all after it do."""
-    found = least + bisect_left(range(least, most + 1), True, key=reached)
-    return found if found <= most else None
+    if least > most or not reached(most):
+        return None
+    return least + bisect_left(range(least, most), True, key=reached)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from .eprocess import Blocks, t_statistic
-from .normal import NORMAL, Float, phi
+from .normal import NORMAL, Float
 
 LOOKS_MAX: Final = 100
 LEVELS: Final = tuple(10.0 ** (-j / 12) for j in range(1, 49))  # Of a test: .83 down to 1e-4.
@@ -39,11 +39,9 @@ class _Walk:
         self.width = math.sqrt(1 / looks) / GRID_PER_STEP
         half = math.ceil(GRID_SD / self.width)
         self.x = np.arange(-half, half + 1) * self.width
-        self.size = 1 << math.ceil(math.log2(3 * len(self.x)))
-        edges = np.arange(-half, half + 2) - 0.5
-        step = np.diff(phi(edges / GRID_PER_STEP))
-        padded = np.pad(step, (0, self.size - len(step)))
-        self.kernel = np.fft.rfft(np.roll(padded, -half))
+        # Room for a step beyond either end, where it is dropped; more of it changes nothing.
+        self.size = 1 << math.ceil(math.log2(2 * len(self.x)))  # pragma: no mutate
+        self.kernel = np.exp(-2 * (math.pi * GRID_PER_STEP * np.fft.rfftfreq(self.size)) ** 2)
         self.inside = np.zeros((copies, len(self.x)))
         self.inside[:, half] = 1.0
 
@@ -86,15 +84,15 @@ def boundaries(looks: int) -> Float:
 def crossing(bounds: Float, *, two_sided: bool) -> float:
     """The chance that z is at or above its bound at one of equally spaced looks, or, two-sided,
     its size is."""
-    walk, crossed = _Walk(len(bounds), 1), np.zeros(1)
+    walk, crossed = _Walk(len(bounds), 1), 0.0
     for look, bound in enumerate(bounds, start=1):
         walk.step()
         at = float(bound) * math.sqrt(look / len(bounds))
-        crossed += walk.take_above(at)
+        crossed += walk.take_above(at).item()
         if two_sided:
             walk.inside = walk.inside[:, ::-1]
-            crossed += walk.take_above(at)
-    return float(crossed[0])
+            crossed += walk.take_above(at).item()
+    return crossed
 
 
 def as_normal(t: Float, degrees: Float) -> Float:
