@@ -57,7 +57,7 @@ races: $(VENV) ## Race 16 clients to approve, reject, apply and kill, 200 times
 power: $(VENV) ## Cut the power, or fail the disk, at every I/O operation of every use case
 	QMTL_POWER=all $(BIN)/python -m pytest tests/power -q -n 2
 
-mutants: $(VENV) ## Break the gate, the decision and the activation on purpose; no mutant may survive
+mutants: $(VENV) ## Break the gate, the decision, the activation and the statistics on purpose; no mutant may survive
 	rm -rf mutants
 	$(BIN)/mutmut run
 	@survived="$$($(BIN)/mutmut results)"; echo "$$survived"; test -z "$$survived"

@@ -20,7 +20,7 @@ from qmtl.core.columns import Proof as Columns
 from qmtl.core.evidence import crowd, eprocess, sharpe
 from qmtl.core.names import Stage
 from qmtl.core.policy import Bound, Evidence, Gates, PaperEvidence, Policy
-from qmtl.sim.scene import Scene
+from qmtl.sim.scene import DAY, Scene
 from tests.app.test_proving import BARE, asking, days, noise, world
 from tests.exports import Told, chained, exported, told_of
 from tests.worlds import ALPHA, BETA
@@ -112,6 +112,20 @@ def test_what_was_not_shown_is_found(
     forge(told)
     violations = [v.what for v in found(told)[nth].violations]
     assert any(said in violation for violation in violations), violations
+
+
+def test_what_spoke_against_it_under_a_declared_end_is_carried() -> None:
+    """Bad months under group_sequential; then another policy, under which it is promoted."""
+    declared = asking(replace(BARE, paper=replace(BARE.paper, method="group_sequential")))
+    window = replace(declared.campaign.paper, max_window=400 * DAY)
+    scene = world(replace(declared, campaign=replace(declared.campaign, paper=window)))
+    days(scene, Stage.PAPER, noise(20, -0.002))
+    other = replace(asking(), campaign=declared.campaign)
+    scene.set_default(scene.add_policy(other, "other").version.version)
+    days(scene, Stage.PAPER, noise(60, 0.012))
+    assert 0.0 < scene.view.proof.carried[0] < 0.9
+    transitions = audit(exported(chained(told_of(scene.store, W), W), W))
+    assert [t.violations for t in transitions] == [()]
 
 
 # ---- Beside the core ---------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from qmtl.core.policy import (
 )
 from qmtl.core.promotion import Blocked
 from qmtl.core.proof import terms
+from qmtl.core.snapshot import PostedSeries
+from qmtl.core.times import micros
 from qmtl.core.view import Activation
 from qmtl.sim.scene import DAY, Scene
 from tests.worlds import ALPHA, BETA, LONELY, governed, opened
@@ -335,6 +337,16 @@ def test_live_that_ceases_to_be_paper_is_demoted_by_the_bar_that_shows_it() -> N
     assert "ceased to be those of paper" in down.detail
 
 
+def test_an_alarm_between_two_posts_is_an_alarm() -> None:
+    """Many bars in one post are watched bar by bar as well: a recovery undoes nothing."""
+    scene = gone_live(DECAYING)
+    returns = np.array([*noise(20, -0.012, 5), *np.full(20, 0.04)])
+    times = [micros(scene.now + (i + 1) * DAY / 10) for i in range(len(returns))]
+    scene.wait(4 * DAY)
+    scene.post(Stage.LIVE, {ALPHA: PostedSeries(np.array(times, np.int64), returns)})
+    assert [down.reason for down in facts(scene, Demoted)] == [R.DECAYED]
+
+
 def test_live_that_keeps_up_stays() -> None:
     scene = gone_live(DECAYING)
     days(scene, Stage.LIVE, noise(60, 0.005, 5))
@@ -372,6 +384,18 @@ def test_a_tick_says_what_was_shown_of_who_waits_at_the_gate() -> None:
     assert action.shown is not None
     assert action.shown.enough
     assert action.shown.threshold == 3.0
+
+
+def test_a_declared_end_is_no_date_beyond_it() -> None:
+    """What t_mixture would show in ten years, group_sequential will not after two."""
+    declared = replace(BARE.paper, method="group_sequential", block=5)
+    policy = asking(replace(BARE, paper=declared))
+    window = replace(policy.campaign.paper, max_window=730 * DAY)
+    scene = world(replace(policy, campaign=replace(policy.campaign, paper=window)))
+    days(scene, Stage.PAPER, noise(60, 0.0))
+    eta = proving.eta(scene.view, 0, 1, scene.view.policy, scene.now)
+    assert eta.sharpe_1 is None
+    assert eta.sharpe_2 is None or eta.sharpe_2 < scene.now + 730 * DAY
 
 
 @pytest.mark.parametrize("method", ["t_mixture", "bounded", "group_sequential"])

@@ -11,7 +11,7 @@ from qmtl.core.columns import Proof
 from qmtl.core.evidence import eprocess
 from qmtl.core.names import Phase, Stage
 from qmtl.core.policy import Bound, Evidence, Gates, PaperEvidence, Policy
-from qmtl.core.proof import Terms, campaigns, e_values, terms
+from qmtl.core.proof import Terms, blocks_of, campaigns, e_values, terms
 from qmtl.core.snapshot import PostedSeries
 from qmtl.core.times import NEVER, micros
 from qmtl.sim.scene import DAY, Scene
@@ -202,6 +202,20 @@ def test_another_policy_on_the_same_terms_changes_nothing(same: Policy) -> None:
     before = scene.view.proof
     scene.set_default(scene.add_policy(same, "same").version.version)
     assert scene.view.proof.same(before, 1)
+
+
+@pytest.mark.parametrize("r", [0.01, -0.01])
+def test_a_declared_end_keeps_what_speaks_against_it_too(r: float) -> None:
+    """`group_sequential` has nothing below 1 to say; the blocks it was told have."""
+    first = asking(method="group_sequential")
+    scene = in_paper(MemoryStore(), first)
+    for day in range(60):
+        paper(scene, r + (0.004 if day % 2 else -0.004))
+    blocks = blocks_of(scene.view.proof, np.array([0]))
+    before = float(eprocess.t_mixture(blocks, terms(first).design)[0])
+    assert before > 1 if r > 0 else before < 1
+    scene.set_default(scene.add_policy(asking(), "other").version.version)
+    assert row_of(scene, "carried") == pytest.approx(min(1.0, before))
 
 
 def test_what_was_carried_is_carried_on() -> None:

@@ -25,7 +25,7 @@ from cronsim import CronSim
 from numpy.typing import NDArray
 
 from .evidence.crowd import e_bh_threshold, spending_share
-from .evidence.duration import blocks_needed, returns_needed
+from .evidence.duration import returns_needed
 from .evidence.eprocess import BLOCKS_MIN
 from .evidence.power import DEVIATION_ANNUAL, best_of_bets, best_of_blocks
 from .names import Role, Stage
@@ -41,7 +41,7 @@ from .policy import (
     Window,
 )
 from .proof import terms
-from .proving import LIFETIME_YEARS
+from .proving import LIFETIME_YEARS, blocks_in_all
 from .times import SECONDS_PER_YEAR
 
 SHARPES_ASSUMED: Final = (1.0, 2.0, 3.0)
@@ -251,7 +251,7 @@ def _years_to_show(policy: Policy, threshold: float) -> tuple[float | None, ...]
         else:
             most = int(LIFETIME_YEARS * a_year / asked.block)
             sharpe = annual * math.sqrt(asked.block / a_year)
-            blocks = blocks_needed(threshold, sharpe, asked.design, most=most)
+            blocks = blocks_in_all(asked, threshold, sharpe, most=most)
             bars = None if blocks is None else blocks * asked.block
         found.append(None if bars is None else bars / a_year)
     return tuple(found)

@@ -15,7 +15,7 @@ columns (`Proof`), so that a new bar costs the same after ten years as after ten
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -151,8 +151,10 @@ def judged_anew(view: WorldView, policy: Policy) -> Proof:
     """Under another default policy: other terms begin with the returns that follow."""
     if view.default_version is None or terms(view.policy) == terms(policy):
         return view.proof
-    rows = np.flatnonzero(view.proof.since[: len(view.ids)] != NEVER)
-    shown = e_values(view.proof, rows, terms(view.policy))
+    rows, before = np.flatnonzero(view.proof.since[: len(view.ids)] != NEVER), terms(view.policy)
+    if before.method == "group_sequential":  # It has no way to speak against; its blocks have.
+        before = replace(before, method="t_mixture")
+    shown = e_values(view.proof, rows, before)
     against = np.where(np.isnan(shown), view.proof.carried[rows], np.minimum(1.0, shown))
     blank = _blank()
     return view.proof.put(rows, carried=against, **{name: blank[name] for name in OF_TERMS})
@@ -177,7 +179,7 @@ def learn(view: WorldView, fact: f.SnapshotStored, at: datetime) -> Proof:
             continue
         proof = _told(proof, mine, t, r, counted, terms(policy))
         if live:
-            proof = _watched(proof, mine, r, counted)
+            proof = _watched(proof, mine, r, counted, policy)
         elif fact.replay and t.shape[1] == 1:  # A replay is of the one bar.
             engine = [fact.replay.get(fact.points.strategies[i], np.nan) for i in which]
             proof = _compared(proof, mine, r[:, 0] - np.array(engine), counted[:, 0])
@@ -216,15 +218,19 @@ def watch(view: WorldView, row: int, fact: f.PromotionApplied) -> Proof:
     return view.proof.put(row, healthy_cap=told.cap, healthy_mean=told.mean, decay=0.0)
 
 
-def _watched(proof: Proof, rows: Rows, r: Float, counted: Bool) -> Proof:
-    """With live returns, for those that are watched."""
+def _watched(proof: Proof, rows: Rows, r: Float, counted: Bool, policy: Policy) -> Proof:
+    """With live returns, for those that are watched.
+
+    INVARIANT: an alarm stays an alarm, so that how many bars come in one post changes nothing.
+    """
     known = np.isfinite(proof.healthy_cap[rows])
     if not known.any():
         return proof
     held, cap, mean = (
         column[rows] for column in (proof.decay, proof.healthy_cap, proof.healthy_mean)
     )
+    limit = policy.evidence.decay_mean_false_alarm if policy.evidence else None
     for j in range(r.shape[1]):
-        seen = counted[:, j] & known
+        seen = counted[:, j] & known & ~(drift.decay(held) >= (limit or math.inf))
         held[seen] = drift.more_decay(held[seen], r[seen, j], cap[seen], mean[seen])
     return proof.put(rows, decay=held)

@@ -14,7 +14,7 @@ from .columns import Float
 from .evidence import crowd, drift, duration, eprocess, power, sharpe
 from .names import Reason, Stage, StrategyId
 from .policy import Bound, Evidence, Futility, Policy
-from .proof import SELECTION_P, blocks_of, campaigns, drift_of, e_values, terms
+from .proof import SELECTION_P, Terms, blocks_of, campaigns, drift_of, e_values, terms
 from .times import SECONDS_PER_YEAR
 from .view import WorldView
 from .words import percent
@@ -178,20 +178,28 @@ def _reached(
         )
         bars = needed
     else:
-        most = int(LIFETIME_YEARS * a_year / asked.block)
         statistic = _t_of(view, row)
-        blocks = duration.blocks_needed(
+        blocks = blocks_in_all(
+            asked,
             threshold / carried,
             annual * math.sqrt(asked.block / a_year),
-            asked.design,
             seen=0.0 if statistic is None else float(proof.blocks[row]),
             t=statistic or 0.0,
-            most=most,
+            most=int(LIFETIME_YEARS * a_year / asked.block),
         )
         bars = None if blocks is None else (blocks - int(proof.blocks[row])) * asked.block
     if bars is None:
         return None
     return now + timedelta(seconds=bars / a_year * SECONDS_PER_YEAR)
+
+
+def blocks_in_all(
+    asked: Terms, threshold: float, sharpe: float, *, seen: float = 0.0, t: float = 0.0, most: int
+) -> int | None:
+    """Until the method of these terms is expected to reach the threshold; `sharpe` per block."""
+    if asked.method == "group_sequential":
+        return duration.looks_needed(threshold, sharpe, asked.horizon, seen=seen, t=t)
+    return duration.blocks_needed(threshold, sharpe, asked.design, seen=seen, t=t, most=most)
 
 
 # ---- A run -------------------------------------------------------------------------------------

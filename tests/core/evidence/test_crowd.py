@@ -28,6 +28,12 @@ def test_company_that_is_strong_enough_lowers_it() -> None:
     assert e_bh_threshold(10, 0.05, np.array([99.9, 70.0])) == pytest.approx(200 / 3)
 
 
+def test_the_strong_are_counted_before_the_weak() -> None:
+    """One reaches N/(2 alpha), the other not N/(3 alpha): two are discovered, not three."""
+    assert e_bh_threshold(10, 0.05, np.array([1.0, 1000.0])) == pytest.approx(100)
+    assert e_bh_threshold(10, 0.05, np.array([1000.0, 1.0])) == pytest.approx(100)
+
+
 @pytest.mark.parametrize("weak", [0.0, 1.0, math.nan])
 def test_weak_company_changes_nothing(weak: float) -> None:
     assert e_bh_threshold(10, 0.05, np.array([weak] * 5)) == pytest.approx(200)

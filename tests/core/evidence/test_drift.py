@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qmtl.core.evidence import drift
-from qmtl.core.evidence.drift import DRIFTS_MIN, RATES, Healthy, Sums
+from qmtl.core.evidence.drift import DRIFTS_MIN, HEALTHY_MIN, RATES, Healthy, Sums
 
 
 def sums(values: np.ndarray) -> Sums:
@@ -49,6 +49,7 @@ def test_the_radius_by_hand() -> None:
 def test_too_few_say_nothing() -> None:
     few = sums(np.arange(DRIFTS_MIN - 1.0))
     assert math.isnan(drift.drift_radius(few, 0.05)[0])
+    assert math.isnan(drift.drift_radius(sums(np.empty(0)), 0.05)[0])
     assert drift.drift_radius(sums(np.arange(float(DRIFTS_MIN))), 0.05)[0] > 0
 
 
@@ -68,7 +69,22 @@ def test_a_steady_cost_is_found() -> None:
     assert held.mean[0] < -drift.drift_radius(held, 0.05)[0]
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-18, -1e-18, 5e-13])
+def test_what_two_ways_of_adding_up_differ_by_is_no_drift(apart: float) -> None:
+    """A replay that adds up in another order is the same replay, though it always errs one way."""
+    held = sums(np.full(60, apart))
+    assert np.abs(held.mean[0]) <= drift.drift_radius(held, 0.05)[0]
+
+
+@pytest.mark.parametrize("cost", [-1e-5, 1e-5])
+def test_a_cost_that_never_varies_is_drift(cost: float) -> None:
+    held = sums(np.full(60, cost))
+    assert np.abs(held.mean[0]) > drift.drift_radius(held, 0.05)[0]
+
+
 # ---- Decay -------------------------------------------------------------------------------------
+
+SOME = np.random.default_rng(8).normal(0.001, 0.01, 40)
 
 
 def test_what_live_has_to_keep_up() -> None:
@@ -79,9 +95,15 @@ def test_what_live_has_to_keep_up() -> None:
     assert found.mean == pytest.approx(np.minimum(r, found.cap).mean() / 2)
 
 
-@pytest.mark.parametrize("returns", [[0.01] * 19, [0.01] * 50, [math.nan] * 50])
+@pytest.mark.parametrize(
+    "returns", [list(SOME[: HEALTHY_MIN - 1]), [0.01] * 19, [0.01] * 50, [math.nan] * 50]
+)
 def test_of_too_few_or_flat_returns_nothing_is_learnt(returns: list[float]) -> None:
     assert drift.healthy(np.array(returns)) is None
+
+
+def test_twenty_are_enough() -> None:
+    assert drift.healthy(SOME[:HEALTHY_MIN]) is not None
 
 
 def alarm_at(live: np.ndarray, told: Healthy, limit: float) -> int | None:
@@ -107,6 +129,18 @@ def test_the_detector_by_hand() -> None:
             m = (m + 1) * (1 - bet * (r - 0.0005))
         by_hand.append(m)
     assert drift.decay(held)[0] == pytest.approx(np.mean(by_hand), rel=1e-12)
+    assert drift.decay(held[0]) == drift.decay(held)[0]  # Of one strategy alone.
+
+
+@pytest.mark.parametrize(
+    ("wild", "accused"), [(math.nan, True), (-math.inf, True), (math.inf, False)]
+)
+def test_what_is_no_return_is_the_worst_there_is(wild: float, accused: bool) -> None:
+    """Nobody stays live because a number was missing; a gain counts as the cap."""
+    held = np.zeros((1, len(RATES)))
+    for r in (0.001, wild):
+        held = drift.more_decay(held, np.array([r]), np.array([0.03]), np.array([0.0005]))
+    assert bool(drift.decay(held)[0] >= 1e6) is accused
 
 
 def test_a_healthy_strategy_is_seldom_accused() -> None:

@@ -39,6 +39,44 @@ def test_the_sums_are_those_of_numpy() -> None:
     np.testing.assert_array_equal(held.part_points, 2)
 
 
+@given(st.permutations(range(5)), st.integers(0, 10))
+@settings(max_examples=30, deadline=None)
+def test_the_order_within_a_block_is_none_of_its_business(order: list[int], block: int) -> None:
+    r = np.random.default_rng(4).normal(0.001, 0.01, (1, 55))
+    other = r.copy()
+    other[0, 5 * block : 5 * block + 5] = r[0, [5 * block + i for i in order]]
+    assert e_of(blocks(other)) == pytest.approx(e_of(blocks(r)), rel=1e-12)
+
+
+WILD = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1e-300, 5e-324, 1e3])
+
+
+@given(st.lists(WILD, min_size=1, max_size=60), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_nothing_wild_is_evidence(returns: list[float], size: int) -> None:
+    """What has an e-value has one between 0 and E_MAX; the rest has none, and passes none."""
+    with np.errstate(all="ignore"):
+        held = blocks(np.array([returns]), size)
+        found = [
+            e_of(held),
+            float(eprocess.futility(held, 0.1, DESIGN)[0]),
+            float(
+                eprocess.bounded(
+                    eprocess.more_wealth(
+                        eprocess.no_wealth(1),
+                        np.array([returns]),
+                        np.ones((1, len(returns)), bool),
+                        0.1,
+                    )
+                )[0]
+            ),
+        ]
+    for e in found:
+        assert math.isnan(e) or 0.0 <= e <= E_MAX
+    if not np.isfinite(returns).all():
+        assert not found[2] > 0.0
+
+
 @given(st.lists(st.integers(0, 60), max_size=6), st.integers(1, 7))
 @settings(max_examples=50, deadline=None)
 def test_any_split_of_the_same_returns_gives_the_same(cuts: list[int], size: int) -> None:
@@ -87,18 +125,37 @@ def test_the_formula_by_hand() -> None:
     assert e_of(of(n, t / math.sqrt(n), 1.0), tau) == pytest.approx(by_hand, rel=1e-12)
 
 
-@pytest.mark.parametrize(("n", "t"), [(10, 1.0), (20, 2.0), (60, 3.0), (100, -1.0)])
-def test_it_is_nearly_the_bayes_factor_it_stands_for(n: int, t: float) -> None:
-    """The half-normal mixture of noncentral t densities, integrated; 2 Phi is within 6 % of it."""
-    tau = 0.3
+def bayes_factor(t: float, n: int, tau: float) -> float:
+    """The half-normal mixture of noncentral t densities, integrated."""
 
     def weighted(delta: float) -> float:
         prior = 2 * stats.norm.pdf(delta, 0, tau)
         return float(prior * stats.nct.pdf(t, n - 1, delta * math.sqrt(n)))
 
-    over = integrate.quad(weighted, 1e-9, 8 * tau)[0]
-    exact = over / stats.t.pdf(t, n - 1)
-    assert e_of(of(n, t / math.sqrt(n), 1.0), tau) == pytest.approx(exact, rel=0.06)
+    near = [t / math.sqrt(n)] if 0 < t / math.sqrt(n) < 10 * tau else None
+    over = integrate.quad(weighted, 0.0, 10 * tau, points=near)[0]
+    return float(over / stats.t.pdf(t, n - 1))
+
+
+@pytest.mark.parametrize(("tau", "above"), [(0.05, 0.46), (0.1, 0.23), (0.21, 0.07), (0.5, 0.02)])
+@pytest.mark.parametrize("n", [10, 40, 100])
+def test_it_is_nearly_the_bayes_factor_it_stands_for(n: int, tau: float, above: float) -> None:
+    """As near as `t_mixture` says, on the side of skill; on the other, below it."""
+    for t in (-2.0, -1.0, 0.0, 1.0, 2.0, 3.5, 5.0, 8.0, 15.0):
+        exact = min(bayes_factor(t, n, tau), E_MAX)
+        ratio = e_of(of(n, t / math.sqrt(n), 1.0), tau) / exact
+        assert 0.7 < ratio <= 1 + above, (t, ratio)
+        assert ratio <= 1.0 + 1e-6 or t > 0.0
+
+
+@pytest.mark.parametrize("tau", [0.05, 0.21, 0.5])
+@pytest.mark.parametrize("n", [10, 20, 40])
+def test_without_skill_it_is_1_on_average_after_any_number_of_blocks(n: int, tau: float) -> None:
+    def weighted(t: float) -> float:
+        return e_of(of(n, t / math.sqrt(n), 1.0), tau) * float(stats.t.pdf(t, n - 1))
+
+    mean = sum(integrate.quad(weighted, *over)[0] for over in ((-30, 0), (0, 10), (10, 200)))
+    assert mean == pytest.approx(1.0, abs=2e-4)  # Less what E_MAX cuts off.
 
 
 @pytest.mark.parametrize("count", range(BLOCKS_MIN))
@@ -125,7 +182,17 @@ def test_it_is_a_finite_number_and_not_negative(
     assert (np.isnan(found) | ((found >= 0) & (found <= E_MAX))).all()
 
 
-@given(st.floats(1e-4, 1e4))
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_spread_is_more_than_rounding_of_the_mean(sign: float) -> None:
+    """Just a billionth of a thousandth of it is none; the next number is one."""
+    deviation = 2.0**-40  # So that squares and roots are exact.
+    mean = deviation / 1e-12
+    assert mean * 1e-12 == deviation
+    assert math.isnan(e_of(of(17, sign * mean, deviation)))
+    assert e_of(of(17, sign * math.nextafter(mean, 0.0), deviation)) >= 0.0
+
+
+@given(st.floats(1e-9, 1e9))
 def test_leverage_proves_nothing(scale: float) -> None:
     r = np.random.default_rng(5).normal(0.001, 0.01, (1, 100))
     assert e_of(blocks(r * scale)) == pytest.approx(e_of(blocks(r)), rel=1e-9)
@@ -155,6 +222,31 @@ def test_a_loss_beyond_the_floor_leaves_nothing_for_good(loss: float, left: bool
     for r in (0.05, -loss, 0.05, 0.05):
         held = eprocess.more_wealth(held, np.array([[r]]), np.ones((1, 1), bool), 0.1)
     assert bool(eprocess.bounded(held)[0] > 0) is left
+
+
+@pytest.mark.parametrize("wild", [math.nan, math.inf, -math.inf])
+def test_what_is_no_return_leaves_nothing_either(wild: float) -> None:
+    """It proves nothing of either method, whatever follows."""
+    r = np.array([[0.01, wild, *np.tile([0.02, 0.01], 100)]])
+    counted = np.ones(r.shape, bool)
+    held = eprocess.more_wealth(eprocess.no_wealth(1), r, counted, 0.1)
+    assert eprocess.bounded(held)[0] == 0.0
+    with np.errstate(invalid="ignore"):
+        assert not e_of(blocks(r)) >= 0.0
+
+
+def test_ones_ruin_is_no_others() -> None:
+    r = np.array([[0.01, -0.2, 0.01], [0.01, -0.02, 0.01]])
+    held = eprocess.more_wealth(eprocess.no_wealth(2), r, np.ones(r.shape, bool), 0.1)
+    alone = eprocess.more_wealth(eprocess.no_wealth(1), r[1:], np.ones((1, 3), bool), 0.1)
+    np.testing.assert_array_equal(eprocess.bounded(held), [0.0, *eprocess.bounded(alone)])
+
+
+def test_what_is_not_counted_may_be_anything() -> None:
+    r, counted = np.array([[0.01, math.nan, 0.02]]), np.array([[True, False, True]])
+    held = eprocess.more_wealth(eprocess.no_wealth(1), r, counted, 0.1)
+    bare = eprocess.more_wealth(eprocess.no_wealth(1), r[counted][None], counted[:, :2] | True, 0.1)
+    np.testing.assert_array_equal(held, bare)
 
 
 def test_riches_are_capped() -> None:
@@ -193,9 +285,32 @@ def test_without_skill_it_is_seldom_large(tails: str) -> None:
     assert (ever(r * 0.01)[0] >= 3).mean() == pytest.approx(0.13, abs=0.03)
 
 
+@pytest.mark.parametrize("stop", [1.5, 3.0, 10.0])
+def test_to_stop_when_it_is_large_gains_nothing(stop: float) -> None:
+    """Its mean is at most 1 when everybody stops at that value or else after a year."""
+    rng = np.random.default_rng(9)
+    r = rng.normal(0, 0.01, (PATHS, DAYS))
+    held, wealth, worth = no_blocks(PATHS), eprocess.no_wealth(PATHS), np.ones((2, PATHS))
+    going, counted = np.ones((2, PATHS), bool), np.ones((PATHS, 1), bool)
+    for day in r.T:
+        held = more_blocks(held, day[:, None], counted, 5)
+        wealth = eprocess.more_wealth(wealth, day[:, None], counted, 0.1)
+        now = np.array([eprocess.t_mixture(held, DESIGN), eprocess.bounded(wealth)])
+        worth = np.where(going & ~np.isnan(now), now, worth)
+        going &= worth < stop
+    for mine in worth:
+        assert mine.mean() <= 1 + 3 * mine.std() / math.sqrt(PATHS)
+
+
 def test_with_skill_it_is() -> None:
     """EVIDENCE's table: at Sharpe 2, .72, .35 and .21 after a year."""
     r = np.random.default_rng(7).normal(2 / math.sqrt(252) * 0.01, 0.01, (PATHS, DAYS))
     best, _ = ever(r)
     found = [float((best >= c).mean()) for c in (3, 10, 20)]
     assert found == pytest.approx([0.72, 0.35, 0.21], abs=0.05)
+
+
+def test_the_numbers_are_those_of_the_promise() -> None:
+    """EVIDENCE: n >= 10; l_j in {.1, ..., .9}/L."""
+    assert BLOCKS_MIN == 10
+    np.testing.assert_allclose(eprocess.BETS, np.arange(1, 10) / 10)

@@ -5,6 +5,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import integrate, stats
+from scipy.optimize import brentq
 
 from qmtl.core.evidence import horizon
 from qmtl.core.evidence.eprocess import Blocks, more_blocks, no_blocks
@@ -54,7 +56,7 @@ def of(count: float, t: float) -> Blocks:
     return Blocks(*(np.array([x], float) for x in (count, t / math.sqrt(count), count - 1, 0, 0)))
 
 
-def test_after_the_horizon_nothing_is_evidence() -> None:
+def test_after_the_endsnothing_is_evidence() -> None:
     assert group_sequential(of(100, 10.0), 100)[0] > 1_000
     assert math.isnan(group_sequential(of(101, 10.0), 100)[0])
 
@@ -63,7 +65,7 @@ def test_before_ten_blocks_nothing_is() -> None:
     assert math.isnan(group_sequential(of(9, 10.0), 100)[0])
 
 
-def test_without_a_horizon_nothing_is() -> None:
+def test_without_a_endsnothing_is() -> None:
     assert math.isnan(group_sequential(of(50, 10.0), 0)[0])
 
 
@@ -93,6 +95,76 @@ def test_students_tails_are_made_normal() -> None:
     for degrees, t in ((9, 4.297), (19, 3.579), (99, 3.175)):
         z = horizon.as_normal(np.array([t, -t]), np.array(float(degrees)))
         np.testing.assert_allclose(z, [INV(0.999), -INV(0.999)], atol=0.02)
+
+
+def test_looks_are_spaced_over_the_horizon() -> None:
+    found = [horizon.spaced(blocks) for blocks in (0, 1, 99, 100, 101, 250, 1_000)]
+    assert found == [(1, 1), (1, 1), (1, 99), (1, 100), (2, 50), (3, 83), (10, 100)]
+
+
+@pytest.mark.parametrize(
+    ("count", "ends", "look", "looks"),
+    [(10, 20, 10, 20), (20, 20, 20, 20), (12, 40, 12, 40), (99, 250, 33, 83), (249, 250, 83, 83)],
+)
+def test_a_boundary_is_crossed_by_what_reaches_it(
+    monkeypatch: pytest.MonkeyPatch, count: int, ends: int, look: int, looks: int
+) -> None:
+    """The look's own boundary, of every level; on it is over it, and just below is not."""
+    bounds = boundaries(looks)[look - 1]
+    for i in (6, 15, 40):
+        for z, reached in ((bounds[i], LEVELS[i]), (np.nextafter(bounds[i], -1), LEVELS[i - 1])):
+            monkeypatch.setattr(horizon, "as_normal", lambda t, degrees, z=z: np.array([z]))
+            assert group_sequential(of(count, 2.0), ends)[0] == 1 / reached
+
+
+def test_the_degrees_of_freedom_are_one_fewer_than_the_blocks() -> None:
+    """Student's t of 10 blocks with the tail that a normal has at the boundary."""
+    bound = boundaries(20)[9, 14]
+    t = brentq(lambda t: horizon.as_normal(np.array([t]), np.array([9.0]))[0] - bound, 0.0, 50.0)
+    assert group_sequential(of(10, t * (1 + 1e-9)), 20)[0] == 1 / LEVELS[14]
+    assert group_sequential(of(10, t * (1 - 1e-9)), 20)[0] == 1 / LEVELS[13]
+
+
+def boundary(level: float, looks: int) -> list[float]:
+    """Of one level, made anew: `boundaries` keeps what it has made."""
+    walk, found = horizon._Walk(looks, 1), []
+    for look in range(1, looks + 1):
+        walk.step()
+        share = spent(level, look / looks) - spent(level, (look - 1) / looks)
+        found.append(walk.cut(0, share) / math.sqrt(look / looks))
+    return found
+
+
+def test_the_boundary_of_lan_and_demets() -> None:
+    """Five looks, two-sided .05, as Jennison & Turnbull (2000) and every package since have it."""
+    assert boundary(0.025, 5) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=2e-3)
+
+
+def test_two_looks_by_integration() -> None:
+    """Below the first, above the second: they correlate with sqrt(1/2)."""
+    first, second = boundary(0.05, 2)
+    assert first == pytest.approx(INV(1 - spent(0.05, 0.5)), abs=1e-3)
+
+    def both(x: float) -> float:
+        return float(stats.norm.pdf(x) * stats.norm.sf(second * math.sqrt(2) - x))
+
+    share = 0.05 - spent(0.05, 0.5)
+    assert integrate.quad(both, -8, first)[0] == pytest.approx(share, rel=2e-3)
+
+
+def test_each_copy_of_a_walk_is_cut_by_itself() -> None:
+    alone, many = boundary(0.05, 3), horizon._Walk(3, 2)
+    for look, expected in enumerate(alone, 1):
+        many.step()
+        share = spent(0.05, look / 3) - spent(0.05, (look - 1) / 3)
+        many.cut(0, share / 2)
+        assert many.cut(1, share) / math.sqrt(look / 3) == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_is_kept_is_what_is_made() -> None:
+    np.testing.assert_array_equal(boundaries.__wrapped__(5), boundaries(5))
+    found = boundaries(5)[:, 14]
+    np.testing.assert_allclose(found, boundary(LEVELS[14], 5), rtol=1e-9)
 
 
 def test_without_skill_each_level_is_kept() -> None:

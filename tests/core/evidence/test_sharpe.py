@@ -2,6 +2,7 @@
 
 import math
 
+import jsharpe
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +64,7 @@ def test_one_trial_deflates_nothing() -> None:
 
 def test_min_btl() -> None:
     assert sharpe.min_btl_years(45, 1.0) == pytest.approx(5.0, abs=5e-3)
+    assert sharpe.min_btl_years(45, 2.0) == pytest.approx(1.25, abs=2e-3)
 
 
 def test_the_variance_takes_autocorrelation_into_account() -> None:
@@ -80,7 +82,9 @@ def test_the_variance_at_another_null() -> None:
 
 
 def test_what_rounding_makes_of_perfect_autocorrelation_is_bounded() -> None:
-    assert math.isfinite(sharpe.sharpe_variance(Moments(10, 0.1, autocorrelation=1.0), 0.0))
+    for p in (-1.0, 1.0):
+        variance = sharpe.sharpe_variance(Moments(10, 0.1, autocorrelation=p), 0.0)
+        assert 0.0 < variance == pytest.approx((1 + 0.99 * p) / (1 - 0.99 * p) / 10)
 
 
 def test_moments_are_those_of_scipy() -> None:
@@ -141,10 +145,43 @@ def test_a_hopeless_backtest_is_not_worse_than_certain() -> None:
         (0.0, 3.0, 3.0),
         (0.01, 100.0, 3.0),  # Whatever the policy says.
         (math.nan, 3.0, 1.0),
+        (1.0, 1.0, 1.0),  # Nor does no credit take away.
+        (1.5, 3.0, 1.0),  # No probability.
+        (-0.1, 3.0, 1.0),
     ],
 )
 def test_credit(p: float, cap: float, credit: float) -> None:
     assert sharpe.credit(p, cap) == pytest.approx(credit)
+
+
+# ---- Oracle: jsharpe ---------------------------------------------------------------------------
+
+OBSERVED = [
+    Moments(24, 0.4557, -2.448, 10.164, 0.0),
+    Moments(504, 0.08, 0.0, 3.0, 0.0),
+    Moments(504, 0.08, -0.7, 6.0, 0.2),
+    Moments(60, -0.05, 1.2, 9.0, -0.3),
+]
+
+
+@pytest.mark.parametrize("m", OBSERVED)
+@pytest.mark.parametrize("against", [0.0, 0.05, -0.02])
+def test_it_agrees_with_jsharpe(m: Moments, against: float) -> None:
+    told = {"gamma3": m.skew, "gamma4": m.kurtosis, "rho": m.autocorrelation}
+    variance = jsharpe.sharpe_ratio_variance(against, m.count, **told)
+    assert sharpe.sharpe_variance(m, against) == pytest.approx(variance, rel=1e-12)
+    psr = jsharpe.probabilistic_sharpe_ratio(m.sharpe, against, T=m.count, **told)
+    assert sharpe.psr_at_null(m, against) == pytest.approx(psr, rel=1e-12)
+    if m.sharpe > against:
+        needed = jsharpe.minimum_track_record_length(m.sharpe, against, alpha=0.05, **told)
+        found = sharpe.min_trl(m, against, 0.05, plus_one=False)
+        assert found == pytest.approx(needed, rel=1e-12)
+
+
+@pytest.mark.parametrize("trials", [2, 45, 1000])
+def test_the_best_of_many_agrees_with_jsharpe(trials: int) -> None:
+    expected = jsharpe.expected_maximum_sharpe_ratio(trials, 0.002)
+    assert sharpe.expected_best(0.002, trials) == pytest.approx(expected, rel=1e-12)
 
 
 def test_phi_is_the_normal_distribution_in_both_tails() -> None:
@@ -154,3 +191,16 @@ def test_phi_is_the_normal_distribution_in_both_tails() -> None:
 
 def test_a_spread_that_cannot_be_has_no_psr() -> None:
     assert math.isnan(sharpe.psr(Moments(10, 1.0, skew=3.0, kurtosis=1.0)))
+
+
+def test_returns_of_two_values_have_none_beyond_their_own() -> None:
+    """Skew 2 and kurtosis 5 are the least that go together: at 1 nothing is left to vary."""
+    two = Moments(10, 1.0, skew=2.0, kurtosis=5.0)
+    assert math.isnan(sharpe.psr(two))
+    assert math.isnan(sharpe.psr_at_null(two, 1.0))
+    assert sharpe.psr_at_null(two, 0.5) > 0.5
+
+
+def test_a_small_spread_is_one() -> None:
+    m = Moments(10, 0.5, skew=1.0)
+    assert sharpe.psr(m) == pytest.approx(stats.norm.cdf(0.5 * 3 / math.sqrt(0.625)))

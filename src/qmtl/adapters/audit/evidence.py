@@ -1,4 +1,4 @@
-"""What a strategy's returns had shown, worked out again from EVIDENCE.md and decision 0030.
+"""What a strategy's returns had shown, worked out again from EVIDENCE.md and decision 0026.
 
 Slowly and plainly: every return that counted is kept, and the e-value computed from all of them.
 It shares no code with `core/evidence`: the standard library, and nothing else.
@@ -99,6 +99,16 @@ def e_value(proof: Proof, policy: Told) -> float | None:
         case _:
             return None
     return None if found is None else proof.carried * found
+
+
+def against(proof: Proof, policy: Told) -> float | None:
+    """What other terms inherit, if it speaks against the strategy: the same, but that the blocks of
+    `group_sequential` speak as those of `t_mixture`, since its boundaries have nothing below 1."""
+    asked = policy["evidence"]
+    if asked is not None and asked["paper"]["method"] == "group_sequential":
+        paper = {**asked["paper"], "method": "t_mixture"}
+        policy = {**policy, "evidence": {**asked, "paper": paper}}
+    return e_value(proof, policy)
 
 
 def _t_mixture(sums: list[float], design: float) -> float | None:

@@ -252,7 +252,7 @@ def _judge_anew(world: World, version: int) -> None:
     if evidence.terms(before) == evidence.terms(after):
         return
     for strategy in world.strategies.values():
-        found = evidence.e_value(strategy.proof, before)
+        found = evidence.against(strategy.proof, before)
         if found is not None:
             strategy.proof.carried = min(1.0, found)
         strategy.proof.returns = []

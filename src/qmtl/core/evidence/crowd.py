@@ -19,7 +19,7 @@ def e_bh_threshold(campaigns: int, alpha: float, others: Float) -> float:
     N/(k alpha) for the largest k such that k-1 of `others`, the current credited e-values of the
     strategies that were let through before, reach it too.
     """
-    ranked = np.sort(np.nan_to_num(others, nan=0.0))[::-1]
+    ranked = np.sort(np.nan_to_num(others))[::-1]
     asked = campaigns / (np.arange(1, len(ranked) + 2) * alpha)
     holds = np.append(True, ranked >= asked[1:])
     return float(asked[np.flatnonzero(holds)[-1]])

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from .eprocess import E_MAX
-from .normal import Bool, Float
+from .normal import FLAT, Bool, Float
 from .sharpe import moments
 
 DRIFTS_MIN: Final = 10  # With fewer differences a central limit says nothing.
@@ -36,25 +36,25 @@ class Sums:
 def more(held: Sums, values: Float, counted: Bool) -> Sums:
     """After one value a strategy, where `counted` (Welford 1962)."""
     count = held.count + counted
-    apart = np.where(counted, values, 0.0) - held.mean
+    apart = values - held.mean
     mean = np.where(counted, held.mean + apart / np.maximum(count, 1.0), held.mean)
-    again = np.where(counted, values, 0.0) - mean
-    return Sums(count, mean, np.where(counted, held.m2 + apart * again, held.m2))
+    return Sums(count, mean, np.where(counted, held.m2 + apart * (values - mean), held.m2))
 
 
 def drift_radius(held: Sums, alpha: float) -> Float:
     """Half the width of an asymptotic confidence sequence for the mean (WS24, eq. 3).
 
     It holds at all times together, with probability 1 - alpha as the first look gets late.  NaN for
-    fewer than DRIFTS_MIN values.
+    fewer than DRIFTS_MIN values.  At least FLAT, a share of capital a bar: a replay that adds up in
+    another order differs by rounding, always the same way, and that is no drift.
     """
     wide = -2 * math.log(alpha)
     rho2 = (wide + math.log(wide + 1)) / DRIFT_TIGHT_AT
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(divide="ignore"):
         n = held.count
         scaled = n * rho2 + 1
         share = 2 * scaled / (n**2 * rho2) * np.log(np.sqrt(scaled) / alpha)
-        radius = held.deviation * np.sqrt(share)
+        radius = np.maximum(held.deviation * np.sqrt(share), FLAT)
         return np.where(n >= DRIFTS_MIN, radius, np.nan)
 
 
@@ -82,18 +82,18 @@ def healthy(returns: Float) -> Healthy | None:
         return None
     cap = CAP_DEVIATIONS * float(returns.std(ddof=1))
     mean = HEALTHY_SHARE * float(np.minimum(returns, cap).mean())
-    return Healthy(cap, mean) if cap > mean else None
+    return Healthy(cap, mean)  # INVARIANT: the mean of what is at most u is; half of it is below.
 
 
 def more_decay(held: Float, returns: Float, cap: Float, mean: Float) -> Float:
     """The detector after one live return a strategy: `held` has shape (strategies, rates).
 
     M_t = (M_{t-1} + 1)(1 - l (min(r_t, u) - m0)), l = RATES/(u - m0): a sum of e-processes begun at
-    every instant (S24).
+    every instant (S24).  What is no number counts as the worst return there is.
     """
     rates = np.array(RATES) / (cap - mean)[:, None]
     factor = 1 - rates * (np.minimum(returns, cap) - mean)[:, None]
-    found: Float = np.minimum((held + 1) * factor, E_MAX)
+    found: Float = np.fmin((held + 1) * factor, E_MAX)
     return found
 
 

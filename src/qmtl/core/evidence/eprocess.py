@@ -20,6 +20,7 @@ from .normal import FLAT, Bool, Float, phi
 E_MAX: Final = 1e12  # No policy asks for more, and nothing here is infinite.
 LOG_E_MAX: Final = math.log(E_MAX)
 BLOCKS_MIN: Final = 10  # Of a t e-value: with fewer, its approximation is none.
+RETURNS_AT_ONCE: Final = 10_000  # Times nine bets: what a processor keeps close to itself.
 BETS: Final = tuple(j / 10 for j in range(1, 10))  # Shares of the largest bet that cannot ruin.
 
 
@@ -68,8 +69,8 @@ def t_statistic(held: Blocks) -> Float:
     n = held.count
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(held.m2 / (n - 1))
-        scale = np.abs(held.mean) + deviation
-        known = (n >= BLOCKS_MIN) & (deviation > FLAT * scale) & np.isfinite(deviation)
+        flat = FLAT * np.abs(held.mean)
+        known = (n >= BLOCKS_MIN) & (deviation > flat) & np.isfinite(deviation)
         return np.where(known, np.sqrt(n) * held.mean / deviation, np.nan)
 
 
@@ -78,7 +79,11 @@ def t_mixture(held: Blocks, design: float) -> Float:
 
     `design` is the Sharpe ratio per block that the test looks for: the effect size has a normal
     prior of that scale, cut to its positive half (R09).
-    Assumes blocks that are near symmetric and weakly dependent; approximate in the factor 2 Phi.
+    Assumes blocks that are near symmetric and weakly dependent.  Approximate in the factor 2 Phi:
+    at most 7 % above the Bayes factor from 10 blocks on with a design of .21 a block (1.5 a year of
+    days in fives), 23 % with .1, 46 % with .05, and below it where t is negative.  Its mean without
+    skill is 1 after any number of blocks all the same, since 2 Phi(x) + 2 Phi(-x) = 2 and t is as
+    often negative as positive; approximate is only that it stays so for who stops by its value.
     """
     return mixture(t_statistic(held), held.count, design)
 
@@ -91,10 +96,9 @@ def futility(held: Blocks, claimed: float, design: float) -> Float:
 def mixture(t: Float, n: Float, design: float) -> Float:
     """The t e-value of n blocks whose t statistic is `t`; see `t_mixture`."""
     v, k = n - 1, n * design**2
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratio = np.log1p(t**2 / v) - np.log1p(t**2 / (v * (1 + k)))
-        log = (v + 1) / 2 * ratio - np.log1p(k) / 2
-        found: Float = 2 * phi(t * np.sqrt(k / (1 + k))) * np.exp(np.minimum(log, LOG_E_MAX))
+    ratio = np.log1p(t**2 / v) - np.log1p(t**2 / (v * (1 + k)))
+    log = n / 2 * ratio - np.log1p(k) / 2
+    found: Float = 2 * phi(t * np.sqrt(k / (1 + k))) * np.exp(np.minimum(log, LOG_E_MAX))
     return np.minimum(found, E_MAX)
 
 
@@ -107,12 +111,18 @@ def more_wealth(held: Float, returns: Float, counted: Bool, floor: float) -> Flo
     """After returns of shape (strategies, points), those that are `counted`.
 
     INVARIANT: a return below -floor leaves nothing: the bets rested on its not happening (WR24).
+    So does what is no number.
     """
     bets = np.array(BETS) / floor
-    seen = np.where(counted, np.maximum(returns, -floor), 0.0)
-    grown = np.log1p(seen[:, :, None] * bets).sum(axis=1)
-    ruined: Bool = np.any(counted & (returns < -floor), axis=1, keepdims=True)
-    found: Float = np.where(ruined, -np.inf, held + grown)
+    sound: Bool = (returns >= -floor) & (returns < np.inf)
+    seen = np.where(counted & sound, returns, 0.0)
+    ruined: Bool = np.any(counted & ~sound, axis=1, keepdims=True)
+    # What is done at once decides on memory, and on nothing else.
+    points = max(1, RETURNS_AT_ONCE // max(1, len(returns)))  # pragma: no mutate
+    for start in range(0, returns.shape[1], points):
+        some = seen[:, start : start + points, None]
+        held = held + np.log1p(some * bets).sum(axis=1)
+    found: Float = np.where(ruined, -np.inf, held)
     return found
 
 

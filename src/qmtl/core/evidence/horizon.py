@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from .eprocess import Blocks, t_statistic
-from .normal import NORMAL, Float, phi
+from .normal import NORMAL, Float
 
 LOOKS_MAX: Final = 100
 LEVELS: Final = tuple(10.0 ** (-j / 12) for j in range(1, 49))  # Of a test: .83 down to 1e-4.
@@ -39,36 +39,32 @@ class _Walk:
         self.width = math.sqrt(1 / looks) / GRID_PER_STEP
         half = math.ceil(GRID_SD / self.width)
         self.x = np.arange(-half, half + 1) * self.width
-        self.size = 1 << math.ceil(math.log2(3 * len(self.x)))
-        edges = np.arange(-half, half + 2) - 0.5
-        step = np.diff(phi(edges / GRID_PER_STEP))
-        padded = np.pad(step, (0, self.size - len(step)))
-        self.kernel = np.fft.rfft(np.roll(padded, -half))
+        # Room for a step beyond either end, where it is dropped; more of it changes nothing.
+        self.size = 1 << math.ceil(math.log2(2 * len(self.x)))  # pragma: no mutate
+        self.kernel = np.exp(-2 * (math.pi * GRID_PER_STEP * np.fft.rfftfreq(self.size)) ** 2)
         self.inside = np.zeros((copies, len(self.x)))
         self.inside[:, half] = 1.0
 
     def step(self) -> None:
-        moved = np.fft.irfft(np.fft.rfft(self.inside, self.size) * self.kernel, self.size)
+        moved = np.fft.irfft(np.fft.rfft(self.inside, self.size) * self.kernel)
         self.inside = np.maximum(moved[:, : len(self.x)], 0.0)
 
     def cut(self, copy: int, share: float) -> float:
         """Take this much from the top, and say where that begins."""
         mine = self.inside[copy]
-        above = np.cumsum(mine[::-1])
+        above = np.cumsum(np.append(0.0, mine[::-1]))
         whole = int(np.searchsorted(above, share, side="right"))
-        rest = share - (above[whole - 1] if whole else 0.0)
-        cell = len(mine) - 1 - whole
-        part = rest / mine[cell] if mine[cell] > 0 else 0.0
+        cell, rest = len(mine) - whole, share - above[whole - 1]
+        part = rest / mine[cell]  # INVARIANT: the first cell that is more than what is taken.
         mine[cell + 1 :] = 0.0
         mine[cell] -= rest
         return float(self.x[cell] + self.width * (0.5 - part))
 
-    def take_above(self, copy: int, x: float) -> float:
-        """Take what is above a point, the share of its cell too, and say how much that was."""
-        mine = self.inside[copy]
+    def take_above(self, x: float) -> Float:
+        """Take what is above a point, the share of its cell too, and say how much of each copy."""
         share = np.clip((self.x - x) / self.width + 0.5, 0.0, 1.0)
-        taken = float((mine * share).sum())
-        mine *= 1.0 - share
+        taken: Float = self.inside @ share
+        self.inside = self.inside * (1.0 - share)
         return taken
 
 
@@ -92,19 +88,24 @@ def crossing(bounds: Float, *, two_sided: bool) -> float:
     for look, bound in enumerate(bounds, start=1):
         walk.step()
         at = float(bound) * math.sqrt(look / len(bounds))
-        crossed += walk.take_above(0, at)
+        crossed += walk.take_above(at).item()
         if two_sided:
-            walk.inside = walk.inside[:, ::-1].copy()
-            crossed += walk.take_above(0, at)
+            walk.inside = walk.inside[:, ::-1]
+            crossed += walk.take_above(at).item()
     return crossed
 
 
 def as_normal(t: Float, degrees: Float) -> Float:
     """The normal deviate with the tail of a Student t, nearly (Wallace 1959)."""
-    with np.errstate(invalid="ignore"):
-        far = np.sqrt(degrees * np.log1p(t**2 / degrees))
-        found: Float = np.sign(t) * (8 * degrees + 1) / (8 * degrees + 3) * far
+    far = np.sqrt(degrees * np.log1p(t**2 / degrees))
+    found: Float = np.sign(t) * (8 * degrees + 1) / (8 * degrees + 3) * far
     return found
+
+
+def spaced(horizon: int) -> tuple[int, int]:
+    """Blocks from one look to the next, and how many looks there are in so many blocks."""
+    stride = max(1, math.ceil(horizon / LOOKS_MAX))
+    return stride, max(1, horizon // stride)
 
 
 def group_sequential(held: Blocks, horizon: int) -> Float:
@@ -116,15 +117,16 @@ def group_sequential(held: Blocks, horizon: int) -> Float:
     `e_bh` it makes the procedure of Benjamini and Hochberg, valid for independent strategies and
     for those that are positively dependent (PRDS).
     """
-    stride = max(1, math.ceil(horizon / LOOKS_MAX))
-    looks = max(1, horizon // stride)
-    n = held.count
-    z = as_normal(t_statistic(held), n - 1)
-    look = np.minimum(n // stride, looks).astype(int)
-    at_look = (n % stride == 0) & (look >= 1) & (n <= horizon)
-    bounds = boundaries(looks)[np.maximum(look, 1) - 1]
-    passed = np.where(np.isnan(z)[:, None], False, z[:, None] >= bounds)
-    strict = 1.0 / np.array(LEVELS)
-    best = np.where(passed, strict, 1.0).max(axis=1)
-    found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, np.where(at_look, best, 1.0))
+    return strictest(t_statistic(held), held.count, horizon)
+
+
+def strictest(t: Float, n: Float, horizon: int) -> Float:
+    """The same of n blocks whose t statistic is `t`."""
+    stride, looks = spaced(horizon)
+    z = as_normal(t, n - 1)
+    look = np.minimum(n / stride, looks).astype(int)
+    passed = z[:, None] >= boundaries(looks)[look - 1]
+    best = np.where(passed, 1.0 / np.array(LEVELS), 1.0).max(axis=1)
+    at_look = np.where(n % stride == 0, best, 1.0)
+    found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, at_look)
     return found

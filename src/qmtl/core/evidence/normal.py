@@ -17,5 +17,5 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 def phi(x: ArrayLike) -> Float:
     """The standard normal distribution function, to the last digits in either tail."""
-    found: Float = 0.5 * np.asarray(_erfc(-np.asarray(x, np.float64) / math.sqrt(2.0)), np.float64)
+    found: Float = 0.5 * np.asarray(_erfc(-np.asarray(x) / math.sqrt(2.0)), np.float64)
     return found

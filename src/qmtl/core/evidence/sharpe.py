@@ -65,10 +65,15 @@ def sharpe_variance(m: Moments, at: float) -> float:
 
 def psr(m: Moments, against: float = 0.0) -> float:
     """The probabilistic Sharpe ratio, as B12 has it: the variance at the estimate."""
-    spread = 1 - m.skew * m.sharpe + (m.kurtosis - 1) / 4 * m.sharpe**2
+    spread = _spread(m)
     if not spread > 0:
         return math.nan
     return NORMAL.cdf((m.sharpe - against) * math.sqrt(m.count - 1) / math.sqrt(spread))
+
+
+def _spread(m: Moments) -> float:
+    """Of the estimate, once T-1 is divided by, for independent returns (B12)."""
+    return 1 - m.skew * m.sharpe + (m.kurtosis - 1) / 4 * m.sharpe**2
 
 
 def psr_at_null(m: Moments, against: float = 0.0) -> float:
@@ -95,15 +100,13 @@ def dsr(m: Moments, variance_of_trials: float, trials: float) -> float:
 def min_trl(m: Moments, against: float, alpha: float, *, plus_one: bool = True) -> float:
     """The least number of observations at which this Sharpe ratio is told from `against` (B12).
 
-    `plus_one` False: the variance at `against` (L25), without B12's 1.  Infinite when it is not
-    above it.
+    `plus_one` False: the variance at `against` with the AR(1) correction (L25), without B12's 1.
+    Infinite when it is not above it.
     """
     if not m.sharpe > against:
         return math.inf
-    at = m.sharpe if plus_one else against
-    spread = 1 - m.skew * at + (m.kurtosis - 1) / 4 * at**2
-    needed = spread * (NORMAL.inv_cdf(1 - alpha) / (m.sharpe - against)) ** 2
-    return needed + 1 if plus_one else needed
+    far = (NORMAL.inv_cdf(1 - alpha) / (m.sharpe - against)) ** 2
+    return _spread(m) * far + 1 if plus_one else sharpe_variance(m, against) * m.count * far
 
 
 def min_btl_years(trials: float, sharpe_annual: float) -> float:
