@@ -103,6 +103,9 @@ class MemoryStore:
         found = self._seen().worlds.get(world_id)
         return found if found is not None else World(WorldView(world_id=world_id), [])
 
+    def hold(self, world_id: WorldId) -> None:
+        """It has one writer at a time."""
+
     def load(self, world_id: WorldId) -> WorldView:
         return self._world(world_id).view
 

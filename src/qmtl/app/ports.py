@@ -88,6 +88,13 @@ class Store(Protocol):
         """
         ...
 
+    def hold(self, world_id: WorldId) -> None:
+        """Nobody else writes to the world until what this job writes is durable.  Inside `write`.
+
+        What is loaded from here on is what a commit will find.
+        """
+        ...
+
     def load(self, world_id: WorldId) -> WorldView:
         """The world at its head.  A world nobody wrote to yet is blank, at generation 0."""
         ...
