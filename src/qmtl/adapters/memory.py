@@ -71,6 +71,7 @@ class State:
 class MemoryStore:
     """`app.ports.Store`, in this process and gone with it."""
 
+    shared = False  # Nobody else writes to it.
     _state: State = field(default_factory=State)
     _staged: State | None = None  # What the running job sees; None when none runs.
     _writer: int | None = None  # The thread whose job runs.

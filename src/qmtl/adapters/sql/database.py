@@ -23,6 +23,9 @@ class Database:
     reader   for connections that never do
     begin    a transaction that writes; `begin_reading` one that sees a single instant
     shared   other processes write to it, too
+    notify   a statement that tells them, with the commit, that a world has changed; None: nobody
+             would hear it
+    listen   calls back whenever one was told, by anybody, until what it returns is called
     close    what is to be done when the connections are closed
     """
 
@@ -33,3 +36,5 @@ class Database:
     begun: Callable[[Connection], Begun]
     shared: bool
     close: Callable[[], None]
+    notify: str | None = None
+    listen: Callable[[Callable[[], None]], Callable[[], None]] = lambda ring: lambda: None

@@ -40,7 +40,6 @@ HEAD = REVISIONS[-1]
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
 SQLITE: Dialect = sqlite.dialect(paramstyle="named")
-POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 BOTH: Dialect = sqlite.dialect(paramstyle="named")  # As either reads it.
 BOTH.identifier_preparer.reserved_words = {*BOTH.identifier_preparer.reserved_words, "freeze"}
 metadata = MetaData()
@@ -51,30 +50,26 @@ def sql(statement: ClauseElement) -> str:
     return str(statement.compile(dialect=BOTH))
 
 
-def definition(of: Dialect = SQLITE) -> list[str]:
-    """The statements that make the tables, indices and triggers below."""
+def definition() -> list[str]:
+    """The statements that make the tables, indices and triggers below, in SQLite."""
+    return [*tables(SQLITE), *TRIGGERS]
+
+
+def tables(of: Dialect) -> list[str]:
+    """The statements that make the tables and indices."""
     statements = []
     for table in metadata.sorted_tables:
         statements.append(str(CreateTable(table).compile(dialect=of)))
         indices = sorted(table.indexes, key=lambda index: str(index.name))
         statements += [str(CreateIndex(index).compile(dialect=of)) for index in indices]
     # SQLAlchemy leaves spaces at the ends of lines, and SQLite keeps them.
-    statements = [re.sub(r"\s*\n", "\n", text).strip() for text in statements]
-    if of is SQLITE:
-        return [*statements, *TRIGGERS]
-    for ours, theirs in OF_POSTGRESQL.items():
-        statements = [text.replace(ours, theirs) for text in statements]
-    return [*statements, *TRIGGERS_OF_POSTGRESQL]
+    return [re.sub(r"\s*\n", "\n", text).strip() for text in statements]
 
 
 # Texts are compared byte by byte, as SQLite does, whatever the database's language is.
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 INTEGER = Integer().with_variant(BigInteger(), "postgresql")
 DOUBLE: TypeEngine[float] = REAL().with_variant(postgresql.DOUBLE_PRECISION(), "postgresql")
-OF_POSTGRESQL = {
-    "json_array_length(approvals)": "json_array_length(approvals::json)",
-    "CHECK (freeze": 'CHECK ("freeze"',
-}
 
 
 def _text(name: str, null: bool = False) -> Column[str]:
@@ -477,26 +472,4 @@ TRIGGERS = (
     "CREATE TRIGGER bodies_are_not_replaced BEFORE INSERT ON bodies "
     "WHEN EXISTS (SELECT 1 FROM bodies WHERE digest = NEW.digest AND body IS NOT NEW.body) "
     "BEGIN SELECT RAISE(ABORT, 'a body is its digest'); END",
-)
-
-# PostgreSQL replaces no row on INSERT; it can empty a table at once.
-TRIGGERS_OF_POSTGRESQL = (
-    "CREATE FUNCTION qmtl_refuses() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END $$",
-    "CREATE FUNCTION qmtl_follows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-    "IF NEW.seq <> (SELECT 1 + coalesce(max(seq), 0) FROM journal WHERE world_id = NEW.world_id) "
-    "THEN RAISE EXCEPTION 'the journal is append-only'; END IF; RETURN NEW; END $$",
-    "CREATE FUNCTION qmtl_is_its_digest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-    "IF EXISTS (SELECT 1 FROM bodies WHERE digest = NEW.digest AND body <> NEW.body) "
-    "THEN RAISE EXCEPTION 'a body is its digest'; END IF; RETURN NEW; END $$",
-    "CREATE TRIGGER journal_is_not_changed BEFORE UPDATE OR DELETE ON journal "
-    "FOR EACH ROW EXECUTE FUNCTION qmtl_refuses('the journal is append-only')",
-    "CREATE TRIGGER journal_is_not_emptied BEFORE TRUNCATE ON journal "
-    "FOR EACH STATEMENT EXECUTE FUNCTION qmtl_refuses('the journal is append-only')",
-    "CREATE TRIGGER journal_follows BEFORE INSERT ON journal "
-    "FOR EACH ROW EXECUTE FUNCTION qmtl_follows()",
-    "CREATE TRIGGER bodies_are_not_updated BEFORE UPDATE ON bodies "
-    "FOR EACH ROW EXECUTE FUNCTION qmtl_refuses('a body is its digest')",
-    "CREATE TRIGGER bodies_are_not_replaced BEFORE INSERT ON bodies "
-    "FOR EACH ROW EXECUTE FUNCTION qmtl_is_its_digest()",
 )

@@ -140,12 +140,19 @@ class SqlStore:
 
         self.write(job)
 
+    def listen(self, ring: Callable[[], None]) -> None:
+        """Call back, until it is closed, when another process wrote: soon, in another thread."""
+        self._opened.callback(self._database.listen(ring))
+
     def _commit_batch(self) -> None:
         changed = self._transaction.changed
         for world_id, hot in changed.items():
             if hot.view.seq - hot.checkpoint_seq >= checkpoint.CHECKPOINT_EVERY:
                 checkpoint.write(self._transaction.connection, hot)
                 changed[world_id] = replace(hot, checkpoint_seq=hot.view.seq)
+        if self._database.notify is not None and changed:
+            told = [{"world_id": world_id} for world_id in changed]
+            self._transaction.connection.exec_driver_sql(self._database.notify, told)
         self._transaction.commit(self._publish)
 
     def _checkpoint_last(self) -> None:
@@ -324,6 +331,11 @@ class SqlStore:
     def remembered(self, actor: ActorId, key: str) -> tuple[str, int, bytes] | None:
         with self._reading() as connection:
             return answers.remembered(connection, actor, key)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write to it, too."""
+        return self._database.shared
 
     def last_instant(self) -> datetime | None:
         """The latest instant that anything was recorded at, or that a replay clock showed."""

@@ -108,7 +108,7 @@ class Transaction:
         """Make the batch durable, and only then known."""
         assert not self._marks, "every job has ended"
         if self._begun:
-            # INVARIANT: PostgreSQL's COMMIT of a broken transaction keeps nothing, and tells nobody.
+            # INVARIANT: PostgreSQL's COMMIT of a broken transaction keeps nothing, and is silent.
             if self._standing is not Begun.OPEN:
                 raise TransactionLost
             self._run("COMMIT")
