@@ -58,12 +58,13 @@ class Settings:
     `at`: under a replay clock, no earlier than this.  `dual_control` None: on, except on loopback.
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
-    in the data folder.  The folder holds the keys either way.
+    in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
     """
 
     part: Part = Part.ALL
     data: Path = Path("qmtl-data")
     database: str | None = None
+    bus: str | None = None
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT  # 0: any that is free.
     replay: bool = False
@@ -119,7 +120,21 @@ def opened(settings: Settings) -> Opened:
             store.listen(services.bell.ring)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
-    return Opened(app_over(services), says, services.bell.close, store.close, warns)
+    close = store.close if settings.bus is None else _relaying(services, settings.bus)
+    return Opened(app_over(services), says, services.bell.close, close, warns)
+
+
+def _relaying(services: Services, bus: str) -> Callable[[], None]:
+    """Tell the bus, until what is returned is called, which closes the store, too."""
+    from .relay import Relay  # Its client is not needed without a bus, and may not be installed.
+
+    relay = Relay(services, bus)
+
+    def close() -> None:
+        relay.close()
+        services.store.close()
+
+    return close
 
 
 def _store(settings: Settings) -> MemoryStore | SqlStore:
