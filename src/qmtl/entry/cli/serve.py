@@ -29,27 +29,31 @@ class Clock(StrEnum):
     REPLAY = "replay"
 
 
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="QMTL_DATABASE_URL",
+        show_envvar=False,
+        help="postgresql://user@host/name, which other servers may share; else in the folder.",
+    ),
+]
+Bus = Annotated[
+    str | None,
+    typer.Option(
+        envvar="QMTL_BUS_URL",
+        show_envvar=False,
+        help="nats://host:4222: what happens is told there, too, over JetStream.",
+    ),
+]
+
+
 @app.command("serve")
 def run(
     data: Annotated[
         Path | None, typer.Option(help="Its folder; made when it is not there.")
     ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            envvar="QMTL_DATABASE_URL",
-            show_envvar=False,
-            help="postgresql://user@host/name, which other servers may share; else in the folder.",
-        ),
-    ] = None,
-    bus: Annotated[
-        str | None,
-        typer.Option(
-            envvar="QMTL_BUS_URL",
-            show_envvar=False,
-            help="nats://host:4222: what happens is told there, too, over JetStream.",
-        ),
-    ] = None,
+    database: Database = None,
+    bus: Bus = None,
     host: Annotated[
         str, typer.Option(help="Other than loopback: make tokens first.")
     ] = "127.0.0.1",
