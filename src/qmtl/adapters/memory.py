@@ -110,6 +110,9 @@ class MemoryStore:
     def load(self, world_id: WorldId) -> WorldView:
         return self._world(world_id).view
 
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        return self.load(world_id)
+
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         assert self._writer == get_ident(), "commit is for jobs of write"
         staged, world = self._seen(), self._world(world_id)

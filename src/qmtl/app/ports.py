@@ -99,6 +99,10 @@ class Store(Protocol):
         """The world at its head.  A world nobody wrote to yet is blank, at generation 0."""
         ...
 
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        """As `load`, if nothing has to be waited for; else None."""
+        ...
+
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         """Append the facts; None, with nothing written, when the world moved.  Inside `write`."""
         ...

@@ -169,6 +169,10 @@ class SqlStore:
     def load(self, world_id: WorldId) -> WorldView:
         return self._head(world_id).view
 
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        found = None if self._database.shared else self._hot.get(world_id)
+        return None if found is None else found.view
+
     def _head(self, world_id: WorldId) -> Hot:
         written = self._transaction.changed.get(world_id) if self._writer.here else None
         found = written or self._hot.get(world_id)
