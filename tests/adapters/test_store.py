@@ -400,6 +400,27 @@ def test_a_restatement_to_nothing_empties_a_series(store: Store) -> None:
     assert store.series(WORLD, A, Stage.PAPER).r.tolist() == [0.2]
 
 
+def test_a_snapshot_of_a_job_that_failed_is_not_kept(store: Store) -> None:
+    begin(store)
+
+    def seen(version: str, *, fails: bool) -> str | None:
+        def job() -> str | None:
+            commit(store, bar(version, 1, a=0.1))
+            found = store.snapshot_at(WORLD, 5)
+            if fails:
+                raise Stop(found)
+            return None if found is None else found.fact.version
+
+        return store.write(job)
+
+    with pytest.raises(Stop, match="undone"):
+        seen("undone", fails=True)
+    assert store.snapshot_at(WORLD, 5) is None
+    assert seen("kept", fails=False) == "kept"
+    again = store.snapshot_at(WORLD, 5)
+    assert again is not None and again.fact.version == "kept"
+
+
 def test_snapshots_are_found_by_version_by_seq_and_newest_first(store: Store) -> None:
     begin(store)
     write(store, bar("v1", 1, a=0.1), actor=ANN, minute=1)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -41,6 +42,7 @@ KEEP_INSTANT = (
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
 )
 HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
+SNAPSHOTS_KEPT = 16  # Many strategies are judged by the same few, one after the other.
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
 
@@ -63,6 +65,7 @@ class SqlStore:
             opened.callback(self._database.reader.dispose)
             self._hot: dict[WorldId, Hot] = {}
             self._publishing, self._warming = Lock(), Lock()
+            self._kept_snapshot = lru_cache(SNAPSHOTS_KEPT)(self._snapshot_at)
             self._transaction = Transaction(self._database, connection)
             self._writer = Writer(self._transaction, self._commit_batch)
             opened.callback(self._writer.close)
@@ -284,6 +287,12 @@ class SqlStore:
         return found[0] if found else None
 
     def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
+        known = self._hot.get(world_id)
+        # INVARIANT: what is kept is durable. What a job wrote may yet be undone.
+        durable = known is not None and seq <= known.view.seq
+        return (self._kept_snapshot if durable else self._snapshot_at)(world_id, seq)
+
+    def _snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
         found = self.journal(world_id, seq - 1, 1)
         if not found and 0 < seq <= self._head(world_id).view.seq:
             raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
