@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from typing import Any
 
 import psycopg
 import pytest
@@ -58,20 +59,32 @@ def test_a_server_that_forgets_is_named(database_url: str) -> None:
     assert "database: fsync is off: an answered commit is lost when the machine stops" in told
 
 
-def test_an_older_database_is_brought_up_to_date_by_hand_alone(
-    durable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    by_hand(durable, "UPDATE alembic_version SET version_num = '0004'")
+COLUMNS = """
+SELECT table_name, column_name, data_type, collation_name, is_nullable, ordinal_position
+FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1, 6
+"""
+KEYS = """
+SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = current_schema()::regnamespace ORDER BY 1, 2
+"""
+
+
+def tables(url: str) -> list[list[tuple[Any, ...]]]:
+    with psycopg.connect(url) as connection:
+        return [connection.execute(asked).fetchall() for asked in (COLUMNS, KEYS)]
+
+
+def test_an_older_database_is_brought_up_to_date_by_hand_alone(durable: str) -> None:
+    fresh = tables(durable)
+    by_hand(durable, "DROP TABLE loops")
+    by_hand(durable, "UPDATE alembic_version SET version_num = '0005'")
     with pytest.raises(UnknownSchema, match="qmtl db upgrade"):
         SqlStore(durable)
-    assert "of version 0004, and this program's of" in ran("check", "--database", durable, code=1)
-    moved = "UPDATE alembic_version SET version_num = :head"
-    monkeypatch.setattr(  # What the migrations of a later program do; there is none yet.
-        engine, "upgrade", lambda connection: connection.exec_driver_sql(moved, {"head": HEAD})
-    )
+    assert "of version 0005, and this program's of" in ran("check", "--database", durable, code=1)
     told = ran("upgrade", "--database", durable)
-    assert told == f"Its tables are of version {HEAD} now; before: 0004.\n"
+    assert told == f"Its tables are of version {HEAD} now; before: 0005.\n"
     assert ran("upgrade", "--database", durable) == f"Its tables are of version {HEAD} already.\n"
+    assert tables(durable) == fresh
     SqlStore(durable).close()
 
 

@@ -4,6 +4,7 @@ A job works on copies; when it ends well they become the store's, in one assignm
 kept is persistent or only ever appended to, so that a copy costs nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -78,6 +79,17 @@ class MemoryStore:
     _lock: RLock = field(default_factory=RLock)
     # The chain, as far as somebody asked for it: simulations never do.
     _chains: dict[WorldId, list[tuple[Entry, ChainedEntry]]] = field(default_factory=dict)
+
+    _loops: dict[WorldId, dict[str, float]] = field(default_factory=dict)
+
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        now = time.monotonic()
+        with self._lock:
+            there = self._loops.setdefault(world_id, {})
+            there[loop] = now + ttl.total_seconds()
+            for name in [name for name, until in there.items() if until <= now]:
+                del there[name]
+            return sorted(there)
 
     def write(self, job: Callable[[], T]) -> T:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from qmtl.core.evaluation_run import EvaluationRun
@@ -105,6 +105,10 @@ class Store(Protocol):
 
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         """Append the facts; None, with nothing written, when the world moved.  Inside `write`."""
+        ...
+
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        """A campaign loop is there for so long, of the store's own clock; which are, by name."""
         ...
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:

@@ -23,6 +23,7 @@ class Database:
     reader   for connections that never do
     begin    a transaction that writes; `begin_reading` one that sees a single instant
     shared   other processes write to it, too
+    now      an expression: what its clock shows, in microseconds since 1970
     notify   a statement that tells them, with the commit, that a world has changed; None: nobody
              would hear it
     listen   calls back whenever one was told, by anybody, until what it returns is called
@@ -35,6 +36,7 @@ class Database:
     begin_reading: str
     begun: Callable[[Connection], Begun]
     shared: bool
+    now: str
     close: Callable[[], None]
     notify: str | None = None
     listen: Callable[[Callable[[], None]], Callable[[], None]] = lambda ring: lambda: None

@@ -92,6 +92,7 @@ def database(directory: Path, connect: Connect = sqlite) -> Database:
             begin_reading="BEGIN",
             begun=begun,
             shared=False,
+            now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
             close=opened.pop_all().close,
         )
 

@@ -83,6 +83,7 @@ def database(url: str) -> Database:
         begin_reading=READING,
         begun=begun,
         shared=True,
+        now="CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
         close=write_engine.dispose,
         notify=f"SELECT pg_notify('{CHANNEL}', :world_id)",
         listen=lambda ring: Listener(at, ring).close,
@@ -210,10 +211,11 @@ def _said(
     cursor: object,
     statement: str,
     parameters: Any,
-    context: object,
+    context: Any,
     many: bool,
 ) -> tuple[str, Any]:
-    return as_said(statement), parameters
+    ours = context.compiled is None  # What SQLAlchemy writes, as for Alembic, it writes right.
+    return as_said(statement) if ours else statement, parameters
 
 
 @lru_cache(maxsize=1024)

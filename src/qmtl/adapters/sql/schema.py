@@ -35,7 +35,8 @@ from sqlalchemy.types import TypeEngine
 from qmtl.adapters.chain import HASH_CHARS
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # Oldest first; the last is this program's.
+# Oldest first; the last is this program's.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
@@ -445,6 +446,14 @@ checkpoints = _table(
     _blob("dense"),
     _blob("sparse"),
     rowid=True,
+)
+
+loops = _table(
+    "loops",
+    ["world_id", "loop"],
+    _text("world_id"),
+    _text("loop"),
+    _integer("until"),  # By the clock of the database, in microseconds.
 )
 
 clock = _table("clock", ["id"], _integer("id"), _integer("at"), _check("id = 1"))

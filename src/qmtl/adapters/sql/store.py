@@ -11,7 +11,7 @@ out, and brought there by the fold of what they wrote; and a job that decides ho
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -31,12 +31,13 @@ from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
-from . import answers, audit, checkpoint, folder, journal, project, reads
+from . import answers, audit, checkpoint, folder, journal, loops, project, reads
 from .database import Begun, Database
 from .errors import BodyDropped, StoreAway, StoreDamaged, told
 from .transaction import Hot, Transaction
 from .writer import Alone, Writer
 
+MICROSECOND = timedelta(microseconds=1)
 KEEP_INSTANT = (
     "INSERT INTO clock VALUES (1, :at) "
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
@@ -142,6 +143,13 @@ class SqlStore:
             self._transaction.writing().exec_driver_sql(KEEP_INSTANT, {"at": micros(now)})
 
         self.write(job)
+
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        def job() -> list[str]:
+            connection, now = self._transaction.writing(), self._database.now
+            return loops.beat(connection, now, world_id, loop, ttl // MICROSECOND)
+
+        return self.write(job)
 
     def listen(self, ring: Callable[[], None]) -> None:
         """Call back, until it is closed, when another process wrote: soon, in another thread."""
