@@ -24,6 +24,7 @@ from qmtl.entry.cli import (
     init,
     journal,
     near,
+    notify,
     output,
     policies,
     promotions,
@@ -50,7 +51,7 @@ Errors are on standard error, with what to try next; with --json as one JSON obj
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
 server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_DATABASE_URL, the database
 that servers share; QMTL_BUS_URL, where they tell what happens; QMTL_SPOOL, where submissions are
-kept while the world is away. In a project, qmtl.toml says what is not on the command line.
+kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. In a project, qmtl.toml says what is not on the command line.
 """
 
 
@@ -128,6 +129,7 @@ app.add_typer(hub.app, name="hub", help="The risk signal hub: snapshots in, snap
 app.add_typer(db.app, name="db", help="The PostgreSQL database that servers share.")
 app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
+app.add_typer(notify.app, name="notify")
 app.add_typer(init.app)
 app.add_typer(submit.app)
 app.add_typer(sweep.app)
