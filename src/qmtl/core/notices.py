@@ -190,7 +190,7 @@ def _approval(view: WorldView, key: str, candidate: Candidate, now: datetime) ->
     return Notice(
         world_id=view.world_id,
         about=About.APPROVAL,
-        key=f"{key} {micros(now)}",
+        key=f"{key} {view.seq} {micros(now)}",
         at=now,
         title=f"{sid} waits for {missing}",
         sentences=(
@@ -226,7 +226,7 @@ def _stale(view: WorldView, stage: Stage, quiet: list[Quiet], now: datetime) -> 
     return Notice(
         world_id=view.world_id,
         about=About.STALE,
-        key=f"stale {stage} {' '.join(names)} {micros(now)}",
+        key=f"stale {stage} {view.seq} {micros(now)}",
         at=now,
         title=f"No {stage} returns of {listed(names)} for {lasts}",
         sentences=(

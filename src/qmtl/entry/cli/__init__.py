@@ -51,7 +51,8 @@ Errors are on standard error, with what to try next; with --json as one JSON obj
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
 server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_DATABASE_URL, the database
 that servers share; QMTL_BUS_URL, where they tell what happens; QMTL_SPOOL, where submissions are
-kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. In a project, qmtl.toml says what is not on the command line.
+kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. In a project, qmtl.toml says
+what is not on the command line.
 """
 
 

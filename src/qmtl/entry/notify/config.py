@@ -47,6 +47,14 @@ class Kept(Body):
     env: Text | None = None
     file: Text | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_itself(cls, told: object) -> object:
+        """What is written in its place may be the secret: the error must not repeat it."""
+        if not isinstance(told, dict):
+            raise ValueError("must be {env: NAME} or {file: PATH}, never the secret itself.")
+        return told
+
     @model_validator(mode="after")
     def _one(self) -> "Kept":
         if (self.env is None) == (self.file is None):
