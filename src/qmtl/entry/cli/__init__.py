@@ -28,6 +28,7 @@ from qmtl.entry.cli import (
     output,
     policies,
     promotions,
+    report,
     serve,
     sim,
     status,
@@ -131,6 +132,7 @@ app.add_typer(db.app, name="db", help="The PostgreSQL database that servers shar
 app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(notify.app, name="notify")
+app.add_typer(report.app, name="report", help="Reports, each one file: a dossier, a day.")
 app.add_typer(init.app)
 app.add_typer(submit.app)
 app.add_typer(sweep.app)
