@@ -23,7 +23,7 @@ from qmtl.core.policy import ManualApproval
 from qmtl.core.promotion import Blocked, clear_for_live, valid_approvals
 from qmtl.core.times import rfc3339
 from qmtl.core.view import Applied, Candidate, Rejected, Void, WorldView
-from qmtl.core.words import sentence
+from qmtl.core.words import second, sentence
 
 from . import evidence
 from .reading import Journal
@@ -167,11 +167,11 @@ def _standing(candidate: Candidate) -> Data:
     detail = ""
     match candidate.standing:
         case Rejected(by=by, at=at, reason=reason):
-            detail = f"by {by} at {rfc3339(at)}: {reason}"
+            detail = f"by {by} at {second(at)}: {reason}"
         case Applied(at=at, seq=seq):
-            detail = f"at {rfc3339(at)}, by entry {seq}"
+            detail = f"at {second(at)}, by entry {seq}"
         case Void(at=at, reason=why_void):
-            detail = f"at {rfc3339(at)}: {why_void.replace('_', ' ')}"
+            detail = f"at {second(at)}: {why_void.replace('_', ' ')}"
         case _:
             pass  # It is open, and its approvals say the rest.
     return {"standing": type(candidate.standing).__name__.lower(), "standing_detail": detail}

@@ -1,4 +1,4 @@
-"""What a strategy's returns are, as plain values: its runs with each metric and gate, its curves."""
+"""What a strategy's returns are, as plain values: runs with each metric and gate, and curves."""
 
 from typing import Any, Final
 
