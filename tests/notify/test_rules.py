@@ -1,6 +1,9 @@
 """Each rule fires on the real journal of a world when it should, once, and not otherwise."""
 
+import sqlite3
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 
 from qmtl.adapters.outgoing.deliveries import Deliveries, Delivery
 from qmtl.core.notices import About
+from qmtl.entry.notify import notifier
 from qmtl.entry.notify.config import Rule, Settings, Webhook
 from qmtl.entry.notify.notifier import Watch
 from tests.http.harness import (
@@ -293,3 +297,43 @@ def test_it_does_as_much_in_a_world_with_bars_as_without(told: Told) -> None:
         told.harness.feed("paper", {"s1": r})
     told.harness.ok("olga", "POST", f"/worlds/{W}/evaluate", {"strategy_id": "s1"})
     assert told.new() == []
+
+
+def test_what_one_look_finds_is_kept_whole_or_not_at_all(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full between the position and the message: neither is there, and the next
+    look finds both."""
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    told.harness.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": "a fire"})
+    with monkeypatch.context() as broken:
+        broken.setattr(Deliveries, "_add", full)
+        with pytest.raises(sqlite3.OperationalError):
+            told.watch.look()
+    assert told.kept.log(10) == []
+    assert told.titles() == [f"The world {W} was killed"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_half_a_notifier_is_none(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One target's thread dies of a bug: the process ends, so that whoever watches it starts it
+    again, instead of telling the others only."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(notifier, "deliver", broken)
+    stop = threading.Event()
+    watch = told.watch
+    with pytest.raises(notifier.Broken, match="tell-desk"):
+        notifier.run(
+            replace(watch.settings, every=timedelta(milliseconds=50)),
+            watch.client,
+            told.kept,
+            told.clock,
+            stop,
+            told.said.append,
+        )

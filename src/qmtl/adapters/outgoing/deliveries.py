@@ -133,10 +133,10 @@ class Deliveries:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:  # It did not come so far.
+                    self._db.execute("ROLLBACK")
 
     # ---- What is to be told ------------------------------------------------------------------
 
