@@ -264,6 +264,8 @@ def test_what_happened_before_the_first_look_is_history_and_what_stands_is_not(
         harness.call("olga", "POST", f"{LIVE}/apply", body(harness))
         told = Told(harness, tmp_path)
         assert [each.about for each in told.new()] == ["approval"]
+        told.again()
+        assert told.new() == [], "nor is it news to the next one"
         told.kept.close()
 
 

@@ -149,6 +149,22 @@ def test_a_day_is_what_happened_on_it(world: Harness) -> None:
     assert told["waits"] == []
 
 
+def test_a_return_that_came_after_the_day_is_of_the_day(tmp_path: Path) -> None:
+    with harness_over("memory", tmp_path) as harness:
+        with_world(harness)
+        with_live(harness)
+        on = (harness.now + timedelta(days=1)).date()
+        harness.advance(timedelta(days=1))
+        bar = harness.now
+        harness.advance(timedelta(hours=4))  # After midnight.
+        told = {"stage": "live", "t": bar.isoformat(), "returns": {"s1": 0.01}}
+        harness.ok("pat", "POST", f"/worlds/{W}/returns", told)
+        (live,) = day(journal(harness), on)["live"]
+        assert (live["returns"], live["total_return"]) == (1, pytest.approx(0.01))
+        (after,) = day(journal(harness), on + timedelta(days=1))["live"]
+        assert (after["returns"], after["total_return"]) == (0, None)
+
+
 def test_the_day_after_has_none_of_it(world: Harness) -> None:
     told = day(journal(world), (START + timedelta(days=15)).date())
     assert [part["entries"] for part in told["happened"] if part["entries"]] == []

@@ -52,11 +52,12 @@ def day(journal: Journal, on: date) -> Data:
     if not journal.entries or journal.entries[0].at >= end:
         raise Invalid(f"Nothing had happened in {journal.world_id} by the end of {on}.")
     blank = World(WorldView(world_id=WorldId(journal.world_id)), [])
-    opened, closed = blank, blank
+    opened, closed, newest = blank, blank, blank
     told: list[tuple[f.Entry, str]] = []
     for before, entry, world in journal.worlds():
+        newest = world
         if entry.at >= end:
-            break
+            continue  # But for returns of the day that came later.
         closed = world
         if entry.at < begin:
             opened = world
@@ -73,7 +74,7 @@ def day(journal: Journal, on: date) -> Data:
         "first_seq": told[0][0].seq if told else None,
         "last_seq": told[-1][0].seq if told else None,
         "world": _world(closed.view),
-        "live": _live(opened.view, closed, begin, end),
+        "live": _live(opened.view, closed.view, newest, begin, end),
         "phases": _phases(opened.view, closed.view),
         "happened": _happened(journal, told),
         "evidence": _evidence(told),
@@ -92,17 +93,20 @@ def _world(view: WorldView) -> Data:
     }
 
 
-def _live(opened: WorldView, closed: World, begin: datetime, end: datetime) -> list[Data]:
-    """Who was live at either end of the day, at which weight, and what their live returns were."""
+def _live(
+    opened: WorldView, closed: WorldView, newest: World, begin: datetime, end: datetime
+) -> list[Data]:
+    """Who was live at either end of the day, at which weight, and what their live returns of it
+    are, as they are held now: some may have come late."""
     found = []
-    for sid in sorted({*opened.live, *closed.view.live}):
-        was, now = opened.live.get(sid), closed.view.live.get(sid)
+    for sid in sorted({*opened.live, *closed.live}):
+        was, now = opened.live.get(sid), closed.live.get(sid)
         found.append(
             {
                 "strategy_id": sid,
                 "before": 0.0 if was is None else was.weight,
                 "after": 0.0 if now is None else now.weight,
-                **_earned(closed, sid, Stage.LIVE, begin, end),
+                **_earned(newest, sid, Stage.LIVE, begin, end),
             }
         )
     return found
