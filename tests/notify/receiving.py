@@ -1,6 +1,7 @@
 """Who is told, for tests: an HTTP server on loopback that answers as it is scripted, and a world
 whose notices are read through the API."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Receiver:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
+def receiving(port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -77,7 +78,10 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
             """Nobody reads it."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    receiver.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/hook"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -4,18 +4,25 @@ send elsewhere, ask to be left alone, or die."""
 import json
 import random
 import socket
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import Message
 from email.policy import default
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
@@ -68,23 +75,27 @@ class Desk:
     def __init__(self, folder: Path, target: Target) -> None:
         self.kept, self.clock = Deliveries(folder / "notify.db"), Clock()
         self.sender, self.chance = Sender(target, self.clock), random.Random(7)
-        told = messages.message(WAITS, PAGES)
+        for _ in range(2):
+            self.add(messages.message_id(WAITS))  # The same again is once.
+
+    def add(self, message_id: str) -> None:
         new = New(
-            message_id=messages.message_id(WAITS),
+            message_id=message_id,
             target="desk",
             world_id=WAITS.world_id,
             about=WAITS.about,
             seq=None,
             title=WAITS.title,
-            message=told,
+            message=messages.message(WAITS, PAGES),
         )
-        self.kept.keep("us-equity", Position(7, "h"), {}, [new, new], self.clock.now())
+        self.kept.keep("us-equity", Position(7, "h"), {}, [new], self.clock.now())
 
     def deliver(self) -> Any:
-        """One attempt; what the log says after it, None when nothing was due."""
-        if deliver(self.kept, "desk", self.sender, self.clock, self.chance) is None:
+        """One attempt; what the log says of it after it, None when nothing was due."""
+        tried = deliver(self.kept, "desk", self.sender, self.clock, self.chance)
+        if tried is None:
             return None
-        (only,) = self.kept.log(10)
+        (only,) = [each for each in self.kept.log(10) if each.number == tried[0].number]
         return only
 
     def close(self) -> None:
@@ -160,6 +171,23 @@ def test_who_asks_to_be_left_alone_is(desk: Desk, receiver: Receiver, told: str)
     assert desk.deliver() is None
     desk.clock.pass_(SECOND)
     assert desk.deliver().state == "delivered"
+
+
+def test_who_asks_to_be_left_alone_is_told_nothing_else_either(
+    desk: Desk, receiver: Receiver
+) -> None:
+    for number in (2, 3):
+        desk.add(f"msg_{number}")
+    receiver.script = [Answer(429, {"Retry-After": "600"})]
+    desk.deliver()
+    for _ in range(3):
+        assert desk.deliver() is None
+    assert len(receiver.got) == 1
+    desk.clock.pass_(timedelta(seconds=600))
+    while desk.deliver() is not None:
+        pass
+    assert {got.id for got in receiver.got[1:]} == {messages.message_id(WAITS), "msg_2", "msg_3"}
+    assert {each.state for each in desk.kept.log(10)} == {"delivered"}
 
 
 def test_who_sends_elsewhere_is_not_followed(desk: Desk, receiver: Receiver) -> None:
@@ -346,6 +374,87 @@ def test_a_password_that_is_wrong_is_said_and_not_repeated(
     assert tried.said == "the mail server refused: 535"
     assert "another-password" not in repr(replace(postbox[1], password="another-password"))
     desk.close()
+
+
+def certificate(folder: Path) -> Path:
+    """One for 127.0.0.1 that nobody vouches for, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(here, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, *plain)
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@contextmanager
+def secure_postbox(folder: Path, tls: Tls) -> Iterator[tuple[Postbox, Mailbox]]:
+    box, context = Postbox(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(folder))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    if tls is Tls.TLS:
+        server = Controller(box, hostname="127.0.0.1", port=port, ssl_context=context)
+    else:
+        server = Controller(
+            box, hostname="127.0.0.1", port=port, tls_context=context, require_starttls=True
+        )
+    server.start()
+    to = ("desk@example.com",)
+    yield box, Mailbox(host="127.0.0.1", port=port, tls=tls, sender="q@example.com", to=to)
+    server.stop()
+
+
+@pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.TLS])
+def test_mail_goes_to_a_server_that_shows_who_it_is_and_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: Tls
+) -> None:
+    with secure_postbox(tmp_path, tls) as (box, mailbox):
+        desk = Desk(tmp_path, mailbox)
+        tried = desk.deliver()
+        assert (tried.state, tried.said) == (
+            "waiting",
+            "the mail server broke off: SSLCertVerificationError",
+        )
+        assert box.got == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))  # Now it is vouched for.
+        desk.clock.pass_(timedelta(seconds=FIRST_SEC))
+        assert desk.deliver().state == "delivered"
+        assert len(box.got) == 1
+        desk.close()
+
+
+def test_a_webhook_goes_to_a_receiver_that_shows_who_it_is_and_to_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    with receiving(tls=context) as receiver:
+        stranger = Desk(tmp_path, Webhook(receiver.url, KEY))
+        assert stranger.deliver().said == "not reached: ConnectError"
+        assert receiver.got == []
+        stranger.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+        known = Desk(tmp_path, Webhook(receiver.url, KEY))
+        known.clock.pass_(timedelta(seconds=FIRST_SEC))
+        assert known.deliver().state == "delivered"
+        known.close()
 
 
 def test_mail_that_would_be_read_on_its_way_is_not_sent(

@@ -213,14 +213,21 @@ class Deliveries:
         status: int | None,
         now: datetime,
         due_at: datetime,
+        quiet_until: datetime | None = None,
     ) -> None:
-        """What became of one more attempt."""
+        """What became of one more attempt.  Until `quiet_until` the target is told nothing else."""
         with self._writing() as db:
             db.execute(
                 "UPDATE deliveries SET state = ?, said = ?, status = ?, attempts = attempts + 1, "
                 "tried_at = ?, due_at = ? WHERE number = ?",
                 (state, said, status, micros(now), micros(due_at), delivery.number),
             )
+            if quiet_until is not None:
+                db.execute(
+                    "UPDATE deliveries SET due_at = ? "
+                    "WHERE target = ? AND state = 'waiting' AND due_at < ?",
+                    (micros(quiet_until), delivery.target, micros(quiet_until)),
+                )
 
     def again(self, message_id: str, target: str | None, now: datetime) -> list[Delivery]:
         """Make a message due once more, for one target or all that it was for; those it is now."""

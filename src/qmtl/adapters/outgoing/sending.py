@@ -6,6 +6,7 @@ was answered: a webhook's address is often a secret, and `said` goes into the lo
 
 import random
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 FIRST_SEC: Final = 5.0
@@ -42,4 +43,9 @@ def again_sec(attempts: int, asked: float | None, chance: random.Random) -> floa
         return None
     ceiling = min(LONGEST_SEC, FIRST_SEC * 2.0 ** (attempts - 1))
     wait = ceiling * chance.uniform(0.5, 1.0)
-    return wait if asked is None else max(wait, min(asked, ASKED_SEC_MAX))
+    return wait if asked is None else max(wait, asked_for(asked).total_seconds())
+
+
+def asked_for(sec: float) -> timedelta:
+    """How long a receiver that asks for so many seconds is left alone."""
+    return timedelta(seconds=min(sec, ASKED_SEC_MAX))

@@ -18,7 +18,7 @@ from qmtl.adapters.client import ApiError, Away, Client
 from qmtl.adapters.outgoing import mail, webhook
 from qmtl.adapters.outgoing.deliveries import Deliveries, Delivery, New, Position, State
 from qmtl.adapters.outgoing.mail import Mailbox
-from qmtl.adapters.outgoing.sending import Sent, again_sec
+from qmtl.adapters.outgoing.sending import Sent, again_sec, asked_for
 from qmtl.adapters.wire.history import entry_of
 from qmtl.adapters.wire.instants import parse
 from qmtl.app.ports import Clock
@@ -231,7 +231,10 @@ def deliver(
     now = clock.now()
     wait = None if sent.final else again_sec(due.attempts + 1, sent.after_sec, chance)
     state: State = "delivered" if sent.ok else "failed" if wait is None else "waiting"
-    kept.tried(due, state, sent.said, sent.status, now, now + timedelta(seconds=wait or 0.0))
+    again = now + timedelta(seconds=wait or 0.0)
+    # Who asks to be left alone is told nothing else, either.
+    quiet = None if sent.after_sec is None else now + asked_for(sent.after_sec)
+    kept.tried(due, state, sent.said, sent.status, now, again, quiet)
     return due, sent
 
 
