@@ -177,9 +177,22 @@ def test_today_is_what_there_is_so_far_and_what_waits(world: Harness) -> None:
     assert not told["over"]
     assert [each["title"] for each in told["waits"]] == ["s2 waits for 1 approval"]
     text = pages.text(told)
-    assert "(so far)" in text
+    assert text.splitlines()[0] == f"{W}, {world.now.date()} (so far)"
     assert "s2 waits for 1 approval." in text
     assert "s1: weight 50.00 % -> 50.00 %" in text
+
+
+def test_what_people_wrote_is_no_line_of_the_text(tmp_path: Path) -> None:
+    with harness_over("memory", tmp_path) as harness:
+        with_world(harness)
+        reason = "a fire\n\nJOURNAL: whole\x1b[2J"
+        harness.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": reason})
+        text = pages.text(day(journal(harness), harness.now.date()))
+    assert "olga killed the world (a fire JOURNAL: whole[2J)." in text
+    assert [line for line in text.splitlines() if line.startswith("JOURNAL")] == [
+        "JOURNAL: whole; 8 entries"
+    ]
+    assert "\x1b" not in text
 
 
 @pytest.mark.parametrize("on", [date(2023, 12, 31), date(2031, 1, 1)])

@@ -66,3 +66,10 @@ def sentence(text: str) -> str:
     """Begun with a capital, ended with a full stop."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def one_line(text: str) -> str:
+    """What somebody wrote, as a line of a text that others read: it breaks no line, so that it can
+    pass for no other, and no character of it steers a terminal or turns the direction of reading.
+    """
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())

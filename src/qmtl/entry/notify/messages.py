@@ -13,6 +13,7 @@ from urllib.parse import quote
 from qmtl.adapters.codec import dumps
 from qmtl.core.notices import About, Notice
 from qmtl.core.times import rfc3339
+from qmtl.core.words import one_line
 
 MESSAGE_HEX: Final = 32
 CUT_SIGN: Final = re.compile(r"&[a-z]{0,3}$")  # An escaped sign that the limit cut in two.
@@ -51,8 +52,8 @@ def message(notice: Notice, pages: str) -> Message:
             "strategy_id": notice.strategy_id,
             "candidate_id": notice.candidate_id,
             "seq": notice.seq,
-            "title": notice.title,
-            "sentences": list(notice.sentences),
+            "title": one_line(notice.title),
+            "sentences": [one_line(each) for each in notice.sentences],
             "reasons": [str(reason) for reason in notice.reasons],
             "url": link(pages, notice),
         },

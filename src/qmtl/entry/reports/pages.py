@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from qmtl import __version__
-from qmtl.core.words import counted, listed, percent
+from qmtl.core.words import counted, listed, one_line, percent
 
 NOTHING: Final = "–"
 HERE: Final = Path(__file__).parent / "templates"
@@ -94,6 +94,7 @@ def _environment(*, escaped: bool) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=None if escaped else lambda value: one_line(str(value)),
     )
     made.filters |= {
         "moment": moment,
