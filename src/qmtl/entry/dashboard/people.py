@@ -78,7 +78,8 @@ def whom_it_waits_for(found: promotions.Standing) -> tuple[str, str]:
     """Who has to act on a candidate, and why; nobody where it is not a person that is missing."""
     candidate, blocked = found.candidate, found.plan.blocked
     if isinstance(candidate.standing, Rejected):
-        return "an operator", sentence(f"{candidate.standing.by} rejected it: to be released")
+        said = f"{candidate.standing.by} rejected it ({candidate.standing.reason})"
+        return "an operator", f"{said}: it waits until an operator releases it."
     if blocked is None:
         return "an operator", "Every gate holds: it may be applied."
     if set(blocked.reasons) & PEOPLES:

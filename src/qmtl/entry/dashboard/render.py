@@ -75,7 +75,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def short(digest: str | None) -> str:
-    return NOTHING if not digest else digest[:12]
+    return digest.rpartition(":")[2][:12] if digest else NOTHING
 
 
 def _environment() -> Environment:

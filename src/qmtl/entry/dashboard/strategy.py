@@ -87,10 +87,13 @@ def _last(moves: list[Line]) -> list[Line]:
     return moves[-MOVES:][::-1]
 
 
-def _plainly(explained: Explanation) -> list[str]:
-    """The sentences that stand in no list of their own."""
-    listed = {*explained.would_stop, *(wait.sentence for wait in explained.waits_for)}
-    return [said for said in explained.sentences if said not in listed]
+def _plainly(explained: Explanation) -> tuple[list[str], list[str]]:
+    """The sentences that stand in no list of their own: before what it waits for, and after."""
+    waited = {wait.sentence for wait in explained.waits_for}
+    turn = next((n for n, s in enumerate(explained.sentences) if s in waited), None)
+    listed = waited | set(explained.would_stop)
+    before, after = explained.sentences[:turn], explained.sentences[turn:] if turn else ()
+    return [s for s in before if s not in listed], [s for s in after if s not in listed]
 
 
 def _judged(store: Store, view: WorldView, sid: StrategyId) -> Iterator[Judged]:

@@ -18,7 +18,7 @@ from qmtl.core.errors import Forbidden, Malformed, Refusal, Unauthenticated
 from qmtl.core.names import WorldId
 from qmtl.entry import auth, problems
 from qmtl.entry.door import Call, Door
-from qmtl.entry.guard import host_of
+from qmtl.entry.guard import LOOPBACK, host_of
 from qmtl.entry.services import Services
 
 from . import render
@@ -27,7 +27,6 @@ from .story import Stories
 
 FIELDS_MAX: Final = 20
 SAME_SITE: Final = frozenset({"same-origin", "none"})  # What a browser says of its own page.
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,11 @@ const STAGES = {
   live: { colour: "--live-stage", width: 2.25 },
 };
 
+// Of a logarithmic axis, a line for each power of ten, unless there is no room for several.
+const decades = (chart, marks) => {
+  const few = chart.scales.y.max / chart.scales.y.min < 12;
+  return marks.map((v) => (few || Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
+};
 const day = (sec) => new Date(sec * 1000).toISOString().slice(0, 10);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
@@ -90,11 +95,16 @@ function draw(figure, told) {
   const growth = new uPlot({
     ...shared, height: 240, series: [when, ...series((v) => `× ${v.toPrecision(4)}`)],
     scales: { y: { distr: 3 } },
-    axes: [axis({}), axis({ size: 56, values: (_chart, marks) => marks.map((v) => (v == null ? "" : `× ${v}`)) })],
+    axes: [axis({}), axis({
+      size: 64, filter: decades,
+      grid: { stroke: colour("--line"), width: 1, filter: decades },
+      ticks: { stroke: colour("--line"), filter: decades },
+      values: (_chart, marks) => marks.map((v) => (v == null ? "" : `× ${v}`)),
+    })],
   }, [told.t, ...told.growth]);
   const drawdown = new uPlot({
     ...shared, height: 130, legend: { show: false }, series: [when, ...series(percent)],
-    axes: [axis({}), axis({ size: 56, values: (_chart, marks) => marks.map(percent) })],
+    axes: [axis({}), axis({ size: 64, values: (_chart, marks) => marks.map(percent) })],
   }, [told.t, ...told.drawdown]);
   place(growth);
   place(drawdown);
