@@ -42,6 +42,8 @@ def test_somebody_signs_in_and_kills_through_a_gateway(
     gateway.world_url = "http://127.0.0.1:1"  # Nobody is there: it tells what it was told last,
     told = httpx.get(decide, headers=headers).json()
     assert told["effective_mode"] == "compute-only", "and nothing of before the kill"
+    away = Seen(httpx.get(f"{url}/ui"))
+    assert (away.status, "The world service does not answer" in away.text) == (503, True)
 
 
 def send(client: httpx.Client, form: Form, **fields: str) -> Seen:

@@ -1,4 +1,4 @@
-"""Every page, in every state a world is in: it says what there is, offers what one may, and no more."""
+"""Every page, in every state of a world: it says what there is, and offers what one may do."""
 
 import re
 from datetime import timedelta

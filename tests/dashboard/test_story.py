@@ -1,4 +1,4 @@
-"""The story is the journal, entry by entry; news of it resume where they ended; charts lose nothing."""
+"""The story is the journal, entry by entry; news resume where they ended; charts lose nothing."""
 
 import threading
 from collections.abc import Iterator
@@ -230,12 +230,10 @@ def test_a_chart_of_nothing_is_none(harness: Harness) -> None:
     with_world(harness)
     harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "s0"})
     assert chart.picture(chart.chart(harness.store, ALPHA, StrategyId("s0"))) is None
-    ruined = {
-        **submission("s2", days=3),
-        "returns": {"t": submission("s2", days=3)["returns"]["t"]},
-    }
+    ruined = submission("s2", days=3)
     ruined["returns"]["r"] = [0.1, -1.0, 0.1]
-    harness.call("ann", "POST", "/strategies", ruined)
-    assert chart.picture(chart.chart(harness.store, ALPHA, StrategyId("s2"))) is None
+    harness.ok("ann", "POST", "/strategies", ruined)
+    lost = chart.chart(harness.store, ALPHA, StrategyId("s2"))
+    assert (len(lost), lost.growth[-1], chart.picture(lost)) == (3, 0.0, None)
     numbers = person(harness, "rea").get(f"/ui/worlds/{W}/strategies/s0/chart").answer.json()
     assert numbers == {"t": [], "stages": [], "growth": [], "drawdown": []}

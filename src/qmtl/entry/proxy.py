@@ -36,6 +36,7 @@ from qmtl.core.names import Reason, StrategyId, WorldId
 from qmtl.sdk.decisions import monotonic
 
 from . import auth, problems
+from .dashboard import routes as dashboard
 from .door import BULK_BYTES_MAX, JSON, body_of, dumped
 from .guard import LOOPBACK, guard, host_of
 from .spool import Kept, Spool
@@ -357,8 +358,10 @@ def create_app(
     return app
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    if dashboard.is_page(request):
+        return dashboard.wrong(error.status, str(error))
     return problems.of(error)
 
 
