@@ -1,6 +1,7 @@
 """News for a page that is open: that something happened, and up to which entry of the journal."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Final
 
 from fastapi import Query, Response
@@ -15,6 +16,7 @@ from .visits import Pages, Visit, VisitIn
 
 PAGES = Pages()
 RETRY_MS: Final = 1_000
+PAUSE_SEC: Final = 0.5
 
 After = Annotated[int | None, Query(ge=0, le=2**53)]
 
@@ -35,7 +37,15 @@ async def stream(visit: VisitIn, world_id: WorldIn, after: After = None) -> Resp
     frames = events.following(
         call, world_id, start, events.QUIET_SEC, opening, _news, lambda: _signed_in(visit)
     )
-    return events.counted(call, frames)
+    return events.counted(call, _unhurried(frames))
+
+
+async def _unhurried(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What happens meanwhile is told as one: a page that is loaded again costs more than an event,
+    and none that came last is left out."""
+    async for frame in frames:
+        yield frame
+        await asyncio.sleep(PAUSE_SEC)
 
 
 def _signed_in(visit: Visit) -> bool:
