@@ -21,9 +21,16 @@ SEEDS_MAX = 200
 COMMITS = 60
 
 
-@pytest.fixture(params=["memory", "sql"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else SqlStore(tmp_path / "data")
+    opened: Store
+    match request.param:
+        case "memory":
+            opened = MemoryStore()
+        case "sqlite":
+            opened = SqlStore(tmp_path / "data")
+        case _:
+            opened = SqlStore(request.getfixturevalue("database_url"))
     yield opened
     opened.close()
 

@@ -41,6 +41,5 @@ def test_the_first_token_is_safe_before_the_store_knows_it(
     tmp_path: Path, monkeypatch: Monkey
 ) -> None:
     synced = watched(monkeypatch)
-    token = tmp_path / wiring.ADMIN_TOKEN
-    wiring._keep(token, "secret")
+    token = wiring._keep(tmp_path, "secret")
     assert synced == inodes(token, tmp_path)

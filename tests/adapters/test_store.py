@@ -1,5 +1,6 @@
 """What every store promises: one suite, asked of each of them."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Barrier, Thread
@@ -176,6 +177,22 @@ def test_a_view_handed_out_never_changes(store: Store) -> None:
     assert (view.tracks[Stage.PAPER].points == points_held).all()
     assert view.phase(0) is Phase.BACKTEST
     assert store.load(WORLD).phase(0) is Phase.PAPER
+
+
+# ---- Loops -----------------------------------------------------------------------------------
+
+
+def test_loops_are_there_for_their_time(store: Store) -> None:
+    begin(store)
+    long, short, other = timedelta(seconds=60), timedelta(seconds=0.2), WorldId("other")
+    assert store.beat(WORLD, "b", long) == ["b"]
+    assert store.beat(WORLD, "a", short) == ["a", "b"]
+    assert store.beat(other, "a", long) == ["a"], "of another world"
+    assert store.beat(WORLD, "a", short) == ["a", "b"], "once, however often it says so"
+    time.sleep(0.3)
+    assert store.beat(WORLD, "c", long) == ["b", "c"]
+    assert store.beat(WORLD, "b", timedelta(0)) == ["c"], "it goes"
+    assert store.beat(other, "b", long) == ["a", "b"]
 
 
 # ---- Jobs ------------------------------------------------------------------------------------
@@ -398,6 +415,28 @@ def test_a_restatement_to_nothing_empties_a_series(store: Store) -> None:
     assert len(store.series(WORLD, A, Stage.PAPER).t) == 0
     write(store, bar("w", 1, a=0.2))
     assert store.series(WORLD, A, Stage.PAPER).r.tolist() == [0.2]
+
+
+def test_a_snapshot_of_a_job_that_failed_is_not_kept(store: Store) -> None:
+    begin(store)
+
+    def seen(version: str, *, fails: bool) -> str | None:
+        def job() -> str | None:
+            commit(store, bar(version, 1, a=0.1))
+            found = store.snapshot_at(WORLD, 5)
+            if fails:
+                raise Stop(found)
+            return None if found is None else found.fact.version
+
+        return store.write(job)
+
+    with pytest.raises(Stop, match="undone"):
+        seen("undone", fails=True)
+    assert store.snapshot_at(WORLD, 5) is None
+    assert seen("kept", fails=False) == "kept"
+    again = store.snapshot_at(WORLD, 5)
+    assert again is not None
+    assert again.fact.version == "kept"
 
 
 def test_snapshots_are_found_by_version_by_seq_and_newest_first(store: Store) -> None:

@@ -1,6 +1,7 @@
 """fold(journal) == the hot view == the tables == the memory store, whatever happened."""
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -16,11 +17,13 @@ from qmtl.core.facts import Fact
 from qmtl.core.fold import fold
 from qmtl.core.names import Stage
 from qmtl.core.view import WorldView, same_view
+from tests.postgres import Server
 
 from .histories import WORLD, History
 
 ENTRIES_MAX = 10_000
 EXAMPLES = 25
+EXAMPLES_OF_SERVER = 6
 AUDIT_EVERY = 5
 
 
@@ -53,32 +56,63 @@ def assert_same_answers(a: Store, b: Store) -> None:
             assert len(mine.t) == view.tracks[stage].points[strategy.row]
 
 
+def assert_agrees_with_the_fold(seed: int, steps: int, where: Path | str) -> None:
+    history, memory = History(Random(seed)), MemoryStore()
+    sql = SqlStore(where)
+    try:
+        for step in range(steps):
+            commit = history.commit()
+            write(memory, commit)
+            write(sql, commit)
+            if step % AUDIT_EVERY == 0:  # A later commit may mend what this one missed.
+                assert sql.audit(WORLD) == []
+        assert same_view(history.view, memory.load(WORLD))
+        assert same_view(memory.load(WORLD), replayed(memory))
+        assert same_view(sql.load(WORLD), replayed(sql))
+        assert sql.audit(WORLD) == []
+        assert_same_answers(memory, sql)
+        sql.close()
+        sql = SqlStore(where)  # From its checkpoint.
+        assert_same_answers(memory, sql)
+        assert sql.audit(WORLD) == []
+    finally:
+        sql.close()
+
+
 # A seed, not `st.randoms`: what hypothesis draws leans to the simple, and a history must ramble.
 # It still shortens a history that fails.
 @given(seed=st.integers(0, 2**32), steps=st.integers(10, 60))
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_every_store_agrees_with_the_fold(seed: int, steps: int) -> None:
-    history, memory = History(Random(seed)), MemoryStore()
     with TemporaryDirectory() as folder:
-        sql = SqlStore(Path(folder))
-        try:
-            for step in range(steps):
-                commit = history.commit()
-                write(memory, commit)
-                write(sql, commit)
-                if step % AUDIT_EVERY == 0:  # A later commit may mend what this one missed.
-                    assert sql.audit(WORLD) == []
-            assert same_view(history.view, memory.load(WORLD))
-            assert same_view(memory.load(WORLD), replayed(memory))
-            assert same_view(sql.load(WORLD), replayed(sql))
-            assert sql.audit(WORLD) == []
-            assert_same_answers(memory, sql)
-            sql.close()
-            sql = SqlStore(Path(folder))  # From its checkpoint.
-            assert_same_answers(memory, sql)
-            assert sql.audit(WORLD) == []
-        finally:
-            sql.close()
+        assert_agrees_with_the_fold(seed, steps, Path(folder))
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(10, 60))
+@settings(max_examples=EXAMPLES_OF_SERVER, deadline=None)
+def test_a_database_server_agrees_with_the_fold(
+    postgres: Server, template_database: str, seed: int, steps: int
+) -> None:
+    assert_agrees_with_the_fold(seed, steps, postgres.database(template_database))
+
+
+@given(seed=st.integers(0, 2**32), steps=st.integers(10, 60))
+@settings(max_examples=EXAMPLES_OF_SERVER, deadline=None)
+def test_processes_that_take_turns_agree(
+    postgres: Server, template_database: str, seed: int, steps: int
+) -> None:
+    """Each begins where the other left off, whoever wrote last."""
+    rng, history, memory = Random(seed), History(Random(seed)), MemoryStore()
+    url = postgres.database(template_database)
+    with closing(SqlStore(url)) as one, closing(SqlStore(url)) as other:
+        for _ in range(steps):
+            commit = history.commit()
+            write(memory, commit)
+            write(rng.choice((one, other)), commit)
+            assert one.load(WORLD).seq == other.load(WORLD).seq == history.view.seq
+        for store in (one, other):
+            assert_same_answers(memory, store)
+            assert store.audit(WORLD) == []
 
 
 def test_histories_tell_of_everything_that_can_happen() -> None:

@@ -164,7 +164,7 @@ def test_a_checkpoint_is_written_every_so_many_entries(
         write(sql, f.CampaignExtended(strategy_id=StrategyId("a"), by_sec=n, reason="x"))
     assert rows(data, "SELECT world_id, seq FROM checkpoints") == [(WORLD, 20)]
     # What follows the checkpoint is folded onto it.
-    with sql._reading_at_once() as connection:
+    with sql._reading_at_once(WORLD) as connection:
         found = checkpoint.read(connection, WORLD)
     assert found is not None
     assert found.view.seq == 20

@@ -56,7 +56,7 @@ def test_an_audit_finds_rows_that_nothing_explains(busy: SqlStore, data: Path) -
 
 
 def test_an_audit_finds_a_checkpoint_that_was_forged(busy: SqlStore, data: Path) -> None:
-    with busy._reading_at_once() as connection:
+    with busy._reading_at_once(WORLD) as connection:
         found = checkpoint.read(connection, WORLD)
     assert found is not None
     forged = replace(found, view=replace(found.view, allow_live=not found.view.allow_live))

@@ -481,12 +481,48 @@ def test_a_loop_without_end_says_a_turn_a_line(monkeypatch: pytest.MonkeyPatch) 
     handle, turns = server.handle, [1, 2]
 
     def twice(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/campaign/loops"):
+            return httpx.Response(200, json={"leader": json.loads(request.content)["loop"]})
         return handle(request) if turns and turns.pop() else problem(401)()
 
     server.handle = twice  # type: ignore[method-assign]  # Two turns, and no more.
+    loop = ("world", "campaign-loop", "us", "--json", "--interval", "1s")
+    now = iter(range(0, 1_000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
     monkeypatch.setattr("threading.Event.wait", lambda event, timeout: False)
-    told = server.run("world", "campaign-loop", "us", "--json", code=1).stdout.splitlines()
+    told = server.run(*loop, code=1).stdout.splitlines()
     assert [len(json.loads(line)["waiting"]) for line in told] == [1, 1]
+
+
+@pytest.mark.parametrize("words", [(), ("us", "--all"), ("--all", "--once")])
+def test_a_loop_is_of_one_world_or_of_all(words: tuple[str, ...]) -> None:
+    server = Server()
+    assert "--all" in server.run("world", "campaign-loop", *words, code=2).stderr
+    assert not server.seen
+
+
+def test_a_loop_of_all_worlds_says_which_each_turn_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ticking(action("manual_approval_required", "/worlds/us/promotions/live/approve"))
+    handle, asked = server.handle, list[str]()
+
+    def of_two(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.url.path == "/worlds":
+            known = [{"id": "us"}, {"id": "eu"}]
+            return httpx.Response(200, json={"worlds": known, "next_cursor": None})
+        if request.url.path.endswith("/campaign/loops"):
+            us = "/us/" in request.url.path
+            told = json.loads(request.content)["loop"] if us else "another"
+            return httpx.Response(200, json={"leader": told})
+        return handle(request) if asked.count("/worlds/us/campaign/tick") < 2 else problem(401)()
+
+    server.handle = of_two  # type: ignore[method-assign]  # Of two worlds it leads one.
+    now = iter(range(0, 1_000, 10))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("threading.Event.wait", lambda event, timeout: False)
+    told = server.run("world", "campaign-loop", "--all", "--interval", "1s", code=1).stdout
+    assert told == "us: 1 waiting for people\n"
+    assert not any("/eu/campaign/tick" in path for path in asked)
 
 
 def test_a_dry_run_says_what_it_would_do() -> None:

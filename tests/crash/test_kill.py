@@ -98,8 +98,8 @@ def send(server: Served, client: httpx.Client, call: Call) -> httpx.Response:
     )
 
 
-def begin(data: Path) -> Served:
-    return start(data, "--clock", "replay", "--at", stamp(BEGAN))
+def begin(data: Path, *options: str) -> Served:
+    return start(data, "--clock", "replay", "--at", stamp(BEGAN), *options)
 
 
 def run(data: Path, deaths: int, seed: int) -> int:
@@ -141,9 +141,9 @@ def attempt(
     return answer
 
 
-def unharmed(data: Path) -> None:
+def unharmed(where: Path | str) -> None:
     """What a dead server left: a whole chain, and tables that say what the journal says."""
-    store = SqlStore(data)
+    store = SqlStore(where)
     try:
         for world in (SYSTEM, WorldId(WORLD)):
             assert store.verify(world) is None
@@ -152,8 +152,8 @@ def unharmed(data: Path) -> None:
         store.close()
 
 
-def facts(data: Path) -> list[Any]:
-    store = SqlStore(data)
+def facts(where: Path | str) -> list[Any]:
+    store = SqlStore(where)
     try:
         entries = store.journal(WorldId(WORLD), 0, 10_000)
         return [(e.seq, e.generation, e.at, e.actor, e.fact) for e in entries]

@@ -1,12 +1,14 @@
 """The campaign loop: against a world that is a table, and (below) against the real one."""
 
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +65,7 @@ class Table:
     waiting: list[dict[str, Any]] = field(default_factory=list)
     executed: list[str] = field(default_factory=list)
     ticks: int = 0
+    led_by: Callable[[Any], Any] = lambda beat: {"leader": beat["loop"]}
     on_execute: Callable[["Table"], None] = lambda table: None
 
     def actions(self) -> list[dict[str, Any]]:
@@ -74,6 +77,8 @@ class Table:
         return [*self.waiting, *due]
 
     def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/campaign/loops"):
+            return httpx.Response(200, json=self.led_by(json.loads(request.content)))
         if request.url.path.endswith("/campaign/tick"):
             self.ticks += 1
             start = int(request.url.params.get("cursor", 0))
@@ -278,12 +283,12 @@ def turns(client: Client, count: int) -> list[Report]:
     reports: list[Report] = []
     stop = threading.Event()
 
-    def on_report(report: Report) -> None:
+    def on_report(world: str, report: Report) -> None:
         reports.append(report)
         if len(reports) == count:
             stop.set()
 
-    run_forever(client, WORLD, 0.0, on_report, stop)
+    run_forever(client, lambda: [WORLD], 0.0, on_report, stop)
     return reports
 
 
@@ -312,8 +317,43 @@ def test_it_ends_when_the_world_refuses_to_be_asked(status: int) -> None:
 def test_a_loop_that_is_stopped_does_not_begin() -> None:
     stop, table = threading.Event(), Table(many(1))
     stop.set()
-    run_forever(table.client(), WORLD, 60.0, lambda report: None, stop)
+    run_forever(table.client(), lambda: [WORLD], 60.0, lambda world, report: None, stop)
     assert table.ticks == 0
+
+
+def test_a_loop_that_does_not_lead_leaves_the_work_to_who_does() -> None:
+    beats: list[Any] = []
+    stop = threading.Event()
+
+    def led_by(beat: Any) -> Any:
+        beats.append(beat)
+        if len(beats) == 3:
+            stop.set()
+        return {"leader": "another"}
+
+    table = Table(many(1), led_by=led_by)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "BEAT_SEC", 0.0)
+        run_forever(table.client(), lambda: [WORLD], 0.0, lambda world, report: None, stop)
+    assert table.ticks == 0
+    assert [beat["ttl_sec"] for beat in beats] == [15.0, 15.0, 15.0, 0.0], "at last it goes"
+    assert len({beat["loop"] for beat in beats}) == 1
+
+
+def test_a_long_turn_keeps_its_place_and_a_stop_ends_it() -> None:
+    stop, beats = threading.Event(), []
+
+    def led_by(beat: Any) -> Any:
+        beats.append(len(table.executed))
+        return {"leader": beat["loop"]}
+
+    table = Table(many(9), led_by=led_by)
+    table.on_execute = lambda table: stop.set() if len(table.executed) == 4 else None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "BEAT_SEC", 0.0)
+        run_forever(table.client(), lambda: [WORLD], 60.0, lambda world, report: None, stop)
+    assert beats == [0, 1, 2, 3, 4, 5]
+    assert len(table.executed) == 5, "what was begun is ended; the rest is recommended again"
 
 
 # ---- The real world --------------------------------------------------------------------------
@@ -435,3 +475,51 @@ def test_a_loop_goes_on_past_what_fails(
         assert report.errors == ["evaluate s07: the line is dead"]
         assert run_once(client, "stubborn").executed == 2
         assert campaigns.happened(client, "stubborn") == alone
+
+
+def test_loops_share_out_the_worlds_and_take_over(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three loops of four worlds; one falls silent, as one that was killed does."""
+    monkeypatch.setattr(loop, "LEAD_SEC", 1.0)
+    monkeypatch.setattr(loop, "BEAT_SEC", 0.1)
+    monkeypatch.setattr(loop.Place, "leave", lambda place: None)
+    stops = [threading.Event() for _ in range(3)]
+    turned: list[tuple[int, str, float]] = []
+
+    def one(number: int) -> None:
+        def on_report(world: str, report: Report) -> None:
+            assert report.ok, report.errors
+            turned.append((number, world, time.monotonic()))
+
+        with real.client() as client:
+            run_forever(client, lambda: list(WORLDS), 0.05, on_report, stops[number])
+
+    def leaders(since: float, until: float) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {world: set() for world in WORLDS}
+        for number, world, at in turned:
+            if since < at < until:
+                found[world].add(number)
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(one, number) for number in range(3)]
+        time.sleep(1.5)
+        settled = time.monotonic()
+        time.sleep(1.0)
+        before = leaders(settled, time.monotonic())
+        gone = next(iter(before[WORLDS[0]]))
+        stops[gone].set()
+        running[gone].result()
+        time.sleep(1.5)  # Its term is over by then.
+        taken = time.monotonic()
+        time.sleep(1.0)
+        for stop in stops:
+            stop.set()
+        for each in running:
+            each.result()
+    after = leaders(taken, math.inf)
+    assert all(len(who) == 1 for who in [*before.values(), *after.values()]), (before, after)
+    assert gone not in set().union(*after.values())
+    kept = [world for world in WORLDS if before[world] != {gone}]
+    assert all(after[world] == before[world] for world in kept), "only what it led moves"

@@ -1,4 +1,4 @@
-"""Over the memory store, which is fast; what is about storing, over both."""
+"""Over the memory store, which is fast; what is about storing, over each."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,10 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
         yield made
 
 
-@pytest.fixture(params=["memory", "sql"])
+@pytest.fixture(params=["memory", "sql", "postgresql"])
 def each_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
-    with harness_over(request.param, tmp_path) as made:
+    kind = request.param
+    if kind == "postgresql":
+        kind = request.getfixturevalue("database_url")
+    with harness_over(kind, tmp_path) as made:
         yield made

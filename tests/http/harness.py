@@ -168,7 +168,9 @@ def begin(store: MemoryStore | SqlStore, *, dual_control: bool = False) -> Harne
 
 @contextmanager
 def harness_over(kind: str, folder: Path, *, dual_control: bool = False) -> Iterator[Harness]:
-    store = MemoryStore() if kind == "memory" else SqlStore(folder / "data")
+    """`kind`: memory, sql (in the folder), or the URL of a database."""
+    where = kind if "://" in kind else folder / "data"
+    store = MemoryStore() if kind == "memory" else SqlStore(where)
     try:
         harness = begin(store, dual_control=dual_control)
         with harness.client:

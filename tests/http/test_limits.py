@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -202,6 +202,20 @@ def test_who_does_not_say_what_they_ask_is_hung_up_on(
         told = talk(url, before, said)
         assert told.startswith(b"HTTP/1.1 200") == bool(before)
         assert time.monotonic() - began < WAIT_SEC
+
+
+def test_a_head_without_end_is_hung_up_on(harness: Harness) -> None:
+    with listening(harness.client.app, harness.services.bell.close) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), WAIT_SEC) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 100 * server.HEAD_BYTES_MAX:
+                    sent += connection.send(b"X-More: " + b"x" * 1_000 + b"\r\n")
+                    time.sleep(1e-4)
+            assert sent < 100 * server.HEAD_BYTES_MAX
+        assert httpx.get(f"{url}/healthz", headers={"X": "x" * 30_000}).status_code == 200
 
 
 def test_a_stream_that_is_open_is_not_hung_up_on(

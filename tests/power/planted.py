@@ -99,9 +99,9 @@ def answered_before_the_commit() -> Iterator[None]:
     """The writer tells callers what their jobs came to, and then makes it durable."""
     noted, attempt, answered = Event(), Writer._attempt, Recorder.answered
 
-    def hasty(writer: Writer, waiter: Waiter) -> Callable[[], None]:
+    def hasty(writer: Writer, waiter: Waiter, first: Waiter) -> Callable[[], None]:
         noted.clear()
-        attempt(writer, waiter)()
+        attempt(writer, waiter, first)()
         noted.wait(NOTED_SEC)
         return lambda: None
 

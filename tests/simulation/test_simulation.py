@@ -1,9 +1,10 @@
 """Any order of honest and dishonest commands, in any world, under one clock, keeps the invariants.
 
-Under hypothesis every command runs on two stores, in memory and on SQLite, that must answer alike;
-lives from seeds run in memory only, and are more.  What is written is held against a second reading
-of the journal (`oracle.py`).  Quick in the ordinary run, and the same every time;
-QMTL_SIM_EXAMPLES says how many worlds to try instead, other ones each time.
+Under hypothesis every command runs on two stores that must answer alike: in memory, and on SQLite
+or on a PostgreSQL that two processes serve by turns; lives from seeds run in memory only, and are
+more.  What is written is held against a second reading of the journal (`oracle.py`).  Quick in the
+ordinary run, and the same every time; QMTL_SIM_EXAMPLES says how many worlds to try instead, other
+ones each time.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from random import Random
 from shutil import rmtree
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -35,10 +37,12 @@ from qmtl.sim import chaos
 from qmtl.sim.chaos import Maker
 from qmtl.sim.scene import Scene
 from tests.exports import exported, told_of
+from tests.postgres import Server
 from tests.simulation.watch import Watched
 
 EXAMPLES = int(os.environ.get("QMTL_SIM_EXAMPLES", "0"))
 QUICK, STEPS = 16, 40
+SALTS_SHARED = 2
 SALTS = 8  # Hypothesis likes to try a seed again; each of these makes other worlds of it.
 LIVES, LIFE_STEPS = 16, 60
 SHARED_MEMORY = Path("/dev/shm")  # Where it exists, a disk is not waited for.
@@ -112,11 +116,22 @@ class AnyWorld(RuleBasedStateMachine):
     def rng(self, seed: int) -> Random:
         return Random(f"{self.salt} {seed}")
 
-    @initialize(seed=seeds, dual=st.booleans())
-    def begin(self, seed: int, dual: bool) -> None:
+    def open_store(self) -> None:
         where = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         self.folder = Path(mkdtemp(prefix="qmtl-sim-", dir=where))
+        self.sql: SqlStore | Turns = SqlStore(self.folder / "data")
+
+    def close_store(self) -> None:
+        self.sql.close()
+        rmtree(self.folder)
+
+    def reopen_store(self) -> None:
+        self.sql.close()
         self.sql = SqlStore(self.folder / "data")
+
+    @initialize(seed=seeds, dual=st.booleans())
+    def begin(self, seed: int, dual: bool) -> None:
+        self.open_store()
         self.watched = Watched(Scene(MemoryStore()), Scene(self.sql))
         rng = self.rng(seed)
         chaos.birth(rng, self.watched.one, self.watched.do)
@@ -131,8 +146,7 @@ class AnyWorld(RuleBasedStateMachine):
             assert self.sql.audit(self.watched.one.world_id) == []
             assert self.sql.verify(self.watched.one.world_id) is None
         finally:
-            self.sql.close()
-            rmtree(self.folder)
+            self.close_store()
 
     binds = anyone(chaos.bind, chaos.submit, chaos.submit)
     posts = anyone(chaos.bar_at_any_time, chaos.history_again)
@@ -181,8 +195,8 @@ class AnyWorld(RuleBasedStateMachine):
         """I6, I7: a restart finds what was there.  Now and then, since it takes a while."""
         if seed % 3:
             return
-        self.sql.close()
-        self.sql = self.watched.scenes[1].store = SqlStore(self.folder / "data")
+        self.reopen_store()
+        self.watched.scenes[1].store = self.sql
 
     @invariant()
     @precondition(lambda self: hasattr(self, "watched"))
@@ -190,13 +204,72 @@ class AnyWorld(RuleBasedStateMachine):
         self.watched.look()
 
 
+class Turns:
+    """Two processes on one database: whatever is asked, either of them answers, by chance."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.rng = url, Random(url)
+        self.stores = [SqlStore(url), SqlStore(url)]
+        self.writing: SqlStore | None = None
+
+    def write(self, job: Callable[[], Any]) -> Any:
+        if self.writing is not None:
+            return self.writing.write(job)
+        self.writing = self.rng.choice(self.stores)
+        try:
+            return self.writing.write(job)
+        finally:
+            self.writing = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.writing or self.rng.choice(self.stores), name)
+
+    def restart(self) -> None:
+        """One of them."""
+        number = self.rng.randrange(2)
+        self.stores[number].close()
+        self.stores[number] = SqlStore(self.url)
+
+    def close(self) -> None:
+        for store in self.stores:
+            store.close()
+
+
+class AnySharedWorld(AnyWorld):
+    """In memory, and on a database that two processes share."""
+
+    database: Callable[[], str]
+
+    def open_store(self) -> None:
+        self.sql = Turns(type(self).database())
+
+    def close_store(self) -> None:
+        self.sql.close()
+
+    def reopen_store(self) -> None:
+        assert isinstance(self.sql, Turns)
+        self.sql.restart()
+
+
 @pytest.mark.parametrize("salt", range(SALTS))
 def test_any_world(salt: int) -> None:
-    salted = type("AnyWorld", (AnyWorld,), {"salt": salt})
+    tried(type("AnyWorld", (AnyWorld,), {"salt": salt}), (EXAMPLES or QUICK) // SALTS + 1)
+
+
+@pytest.mark.parametrize("salt", range(SALTS_SHARED))
+def test_any_world_that_two_processes_serve(
+    salt: int, postgres: Server, template_database: str
+) -> None:
+    database = staticmethod(lambda: postgres.database(template_database))
+    named = {"salt": -1 - salt, "database": database}
+    tried(type("AnySharedWorld", (AnySharedWorld,), named), (EXAMPLES or QUICK) // SALTS + 1)
+
+
+def tried(machine: type[AnyWorld], examples: int) -> None:
     run_state_machine_as_test(
-        salted,
+        machine,
         settings=settings(
-            max_examples=(EXAMPLES or QUICK) // SALTS + 1,
+            max_examples=examples,
             stateful_step_count=STEPS,
             derandomize=not EXAMPLES,
             deadline=None,

@@ -252,6 +252,11 @@ class Client:
         params = {"strategy_id": strategy_id, "limit": limit}
         return self.pages(_world(world, "campaign", "tick"), params, method="POST")
 
+    def beat(self, world: str, loop: str, ttl_sec: float) -> Answer:
+        """A campaign loop is there for so long; who leads, and which are there."""
+        body = {"loop": loop, "ttl_sec": ttl_sec}
+        return self.send("POST", _world(world, "campaign", "loops"), body=body)
+
     def execute(self, action: Mapping[str, Any]) -> Answer:
         """Do what an action of a tick suggests.
 

@@ -8,7 +8,10 @@ from qmtl.core.errors import Conflict, Invalid
 
 
 class Instants(Protocol):
-    """Where a replay clock is kept: a store."""
+    """Where a replay clock is kept: a store; `shared` when other processes move it, too."""
+
+    @property
+    def shared(self) -> bool: ...
 
     def last_instant(self) -> datetime | None:
         """The latest instant that anything was recorded at, or that a replay clock showed."""
@@ -45,6 +48,8 @@ class ReplayClock:
         instants.keep_instant(self._now)
 
     def now(self) -> datetime:
+        if self._instants.shared:
+            self._now = max(self._now, self._instants.last_instant() or self._now)
         return self._now
 
     def set(self, now: datetime) -> None:
@@ -55,7 +60,7 @@ class ReplayClock:
         if now > LATEST:
             raise Invalid(f"now: {now.isoformat()} is later than {LATEST.isoformat()}.")
         with self._setting:
-            if now < self._now:
+            if now < self.now():
                 raise Conflict(f"The clock shows {self._now.isoformat()}, and only goes forward.")
             self._instants.keep_instant(now)
             self._now = now

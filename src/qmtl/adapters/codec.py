@@ -43,6 +43,11 @@ def _facts() -> TypeAdapter[Fact]:
     return TypeAdapter(Annotated[Fact, Field(discriminator="kind")], config=CONFIG)
 
 
+def schema_of_facts(ref_template: str) -> dict[str, Any]:
+    """JSON Schema of what the journal stores: a union of `$defs`, referred to by the template."""
+    return _facts().json_schema(ref_template=ref_template)
+
+
 @cache
 def _runs() -> TypeAdapter[EvaluationRun | None]:
     # Optional, because pydantic takes a config for a union, and none for a dataclass alone.

@@ -4,6 +4,7 @@ A job works on copies; when it ends well they become the store's, in one assignm
 kept is persistent or only ever appended to, so that a copy costs nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -71,12 +72,24 @@ class State:
 class MemoryStore:
     """`app.ports.Store`, in this process and gone with it."""
 
+    shared = False  # Nobody else writes to it.
     _state: State = field(default_factory=State)
     _staged: State | None = None  # What the running job sees; None when none runs.
     _writer: int | None = None  # The thread whose job runs.
     _lock: RLock = field(default_factory=RLock)
     # The chain, as far as somebody asked for it: simulations never do.
     _chains: dict[WorldId, list[tuple[Entry, ChainedEntry]]] = field(default_factory=dict)
+
+    _loops: dict[WorldId, dict[str, float]] = field(default_factory=dict)
+
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        now = time.monotonic()
+        with self._lock:
+            there = self._loops.setdefault(world_id, {})
+            there[loop] = now + ttl.total_seconds()
+            for name in [name for name, until in there.items() if until <= now]:
+                del there[name]
+            return sorted(there)
 
     def write(self, job: Callable[[], T]) -> T:
         with self._lock:
@@ -103,8 +116,14 @@ class MemoryStore:
         found = self._seen().worlds.get(world_id)
         return found if found is not None else World(WorldView(world_id=world_id), [])
 
+    def hold(self, world_id: WorldId) -> None:
+        """It has one writer at a time."""
+
     def load(self, world_id: WorldId) -> WorldView:
         return self._world(world_id).view
+
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        return self.load(world_id)
 
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         assert self._writer == get_ident(), "commit is for jobs of write"

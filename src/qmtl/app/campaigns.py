@@ -1,8 +1,8 @@
-"""Campaign status and tick.  Both only look."""
+"""Campaign status and tick, which only look; and the loops that do what the tick says."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from qmtl.core import campaign, proving
 from qmtl.core.campaign import Page
@@ -34,6 +34,11 @@ class StrategyStatus:
     problems: tuple[tuple[Reason, str], ...]
     shown: proving.Shown | None  # Towards the next step of the ramp; None: nothing is asked.
     eta: proving.Eta | None
+
+
+def beat(store: Store, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+    """A loop is there for so long; all that are.  Raises UnknownWorld."""
+    return store.beat(world(store, world_id).world_id, loop, ttl)
 
 
 def status(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> StrategyStatus:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from qmtl.core.evaluation_run import EvaluationRun
@@ -88,12 +88,27 @@ class Store(Protocol):
         """
         ...
 
+    def hold(self, world_id: WorldId) -> None:
+        """Nobody else writes to the world until what this job writes is durable.  Inside `write`.
+
+        What is loaded from here on is what a commit will find.
+        """
+        ...
+
     def load(self, world_id: WorldId) -> WorldView:
         """The world at its head.  A world nobody wrote to yet is blank, at generation 0."""
         ...
 
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        """As `load`, if nothing has to be waited for; else None."""
+        ...
+
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         """Append the facts; None, with nothing written, when the world moved.  Inside `write`."""
+        ...
+
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        """A campaign loop is there for so long, of the store's own clock; which are, by name."""
         ...
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:

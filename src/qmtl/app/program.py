@@ -12,11 +12,12 @@ def started(store: Store, by: By, code: Digest) -> None:
     """This process decides from here on; recorded unless the same code did already."""
 
     def attempt() -> None:
+        store.hold(SYSTEM)
         view = store.load(SYSTEM)
         if view.code != code:
             commit = Commit(view.expected, (ProgramStarted(code=code),), by.actor, by.now)
             done = store.commit(SYSTEM, commit)
-            assert done is not None, "only one process writes to _system at a time"
+            assert done is not None, "nobody else writes to it meanwhile"
 
     store.write(attempt)
 

@@ -64,6 +64,7 @@ def step(
     """
 
     def attempt() -> T:
+        store.hold(world_id)
         for _ in range(ATTEMPTS_MAX):
             view = world(store, world_id)
             answer, facts = decide(view)

@@ -212,11 +212,12 @@ def _commit(store: Store, by: By, decide: Callable[[WorldView], Sequence[Fact]])
     """`_system` after what is decided on it."""
 
     def attempt() -> WorldView:
+        store.hold(SYSTEM)
         view = store.load(SYSTEM)
         facts = decide(view)
         if facts:
             done = store.commit(SYSTEM, Commit(view.expected, facts, by.actor, by.now))
-            assert done is not None, "only one process writes to _system at a time"
+            assert done is not None, "nobody else writes to it meanwhile"
         return store.load(SYSTEM)
 
     return store.write(attempt)

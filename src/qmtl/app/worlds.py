@@ -49,6 +49,7 @@ def create(store: Store, by: By, new: NewWorld, *, dual_control: bool) -> tuple[
         _must_be_policy_admin(by, "allow_live")
 
     def attempt() -> tuple[WorldRecord, bool]:
+        store.hold(SYSTEM)
         system = store.load(SYSTEM)
         asked = WorldCreated(
             world_id=new.world_id,

@@ -71,6 +71,7 @@ _API: Final[Mapping[str, Roles]] = {
     f"GET {_RUN}/{{run_id}}/history": ANYONE,
     f"GET {_W}/campaign/status": ANYONE,
     f"POST {_W}/campaign/tick": OPERATING | ADMIN,
+    f"POST {_W}/campaign/loops": OPERATING | ADMIN,
     f"GET {_LIVE}/candidates": ANYONE,
     f"GET {_LIVE}/plan": ANYONE,
     f"POST {_LIVE}/approve": ANYONE,  # The policy says which roles; `approvals.approve` asks it.

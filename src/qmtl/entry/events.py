@@ -32,7 +32,7 @@ from .door import Call, CallIn, dumped
 ROUTES = Routes("events")
 MEDIA_TYPE: Final = "text/event-stream"
 BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
-POLL_SEC: Final = 1.0  # Other processes write to the same database, and ring no bell here.
+POLL_SEC: Final = 1.0  # A process that shares the database may be away from who would tell it.
 QUIET_SEC: Final = 15.0  # Proxies drop a connection that says nothing for longer.
 QUIET_SEC_MIN: Final = 1.0  # Each time the credential is looked at again.
 RETRY_MS: Final = 1_000

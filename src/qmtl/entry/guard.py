@@ -8,7 +8,7 @@ they need (`dashboard/render.py`).  There is no CORS: no page of elsewhere may r
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import problems
@@ -31,21 +31,22 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, https: bool) -> None:
         """`hosts`: the names a request may call it by; None: any."""
         self.app, self.hosts = app, hosts
-        self.headers = {**HEADERS, **({"Strict-Transport-Security": HSTS} if https else {})}
+        headers = {**HEADERS, **({"Strict-Transport-Security": HSTS} if https else {})}
+        self.headers = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def told(message: Message) -> None:
+        async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self.headers.items():
-                    headers.setdefault(name, value)  # An answer that knows better says so.
+                told = message.get("headers", ())
+                known = {name for name, _ in told}  # An answer that knows better says so.
+                message["headers"] = [*told, *(h for h in self.headers if h[0] not in known)]
             await send(message)
 
-        await self._asked(scope)(scope, receive, told)
+        await self._asked(scope)(scope, receive, guarded)
 
     def _asked(self, scope: Scope) -> ASGIApp:
         name = host_of(Headers(scope=scope).get("host", ""))

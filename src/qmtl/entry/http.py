@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from .dashboard import routes as dashboard
 from .dashboard.visits import Dashboard
 from .door import JSON, dumped
 from .guard import guard
+from .lane import Lane
 from .services import Services
 
 LOG = logging.getLogger("qmtl.http")
@@ -61,7 +63,10 @@ class Counted:
     """Counts a request when its answer begins: a stream that lasts a day is not slow."""
 
     def __init__(self, app: ASGIApp, counts: Counts) -> None:
-        self.app, self.counts = app, counts
+        self.app = app
+        # The labels of a count are checked once: there are as many as routes have answers.
+        self._requests = cache(counts.requests.labels)
+        self._seconds = cache(counts.seconds.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,8 +92,8 @@ class Counted:
         route = scope.get("route")
         template = route.path if isinstance(route, APIRoute) else UNMATCHED
         method = scope["method"] if template != UNMATCHED else "(any)"
-        self.counts.requests.labels(method, template, status).inc()
-        self.counts.seconds.labels(method, template).observe(seconds)
+        self._requests(method, template, status).inc()
+        self._seconds(method, template).observe(seconds)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -106,6 +111,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Exception, _bug)
+    app.add_middleware(Lane, services=services)
     app.add_middleware(Counted, counts=counts)
     guard(app, services.hosts, services.https)
     takes = {body for router in ROUTERS for body in router.takes}

@@ -135,20 +135,20 @@ class Identity:
         `held_up`: an address from which too many wrong ones came has to wait; who stops something
         never has.  Raises Unauthenticated, SlowDown, IssuerAway.
         """
-        scheme, _, given = (header or "").partition(" ")
-        given = given.strip()
-        if scheme.lower() != SCHEME or not given:
+        given = bearer(header)
+        if given is None:
             raise Unauthenticated("Send it as `Authorization: Bearer <token>`.")
         try:
-            if self.issuer is not None and given.count(".") == 2:
+            if self.issuer is not None and is_jwt(given):
                 return self._of_jwt(self.issuer, given, address if held_up else None)
-            return self._of_token(given, now)
+            return self.of_token(given, now)
         except Unauthenticated:
             if held_up:
                 self.limiter.guessed(address)
             raise
 
-    def _of_token(self, given: str, now: datetime) -> Credential:
+    def of_token(self, given: str, now: datetime) -> Credential:
+        """Whose API token it is.  Raises Unauthenticated."""
         if len(given) > TOKEN_CHARS_MAX:
             raise Unauthenticated(WRONG)
         wanted, system = digest(given), self.store.load(SYSTEM)
@@ -177,6 +177,17 @@ class Identity:
 
         claims = issuer.issuer.claims_of(given, unseen)
         return issuer.credential(claims)
+
+
+def bearer(header: str | None) -> str | None:
+    """What an Authorization header holds, if it is as it has to be."""
+    scheme, _, given = (header or "").partition(" ")
+    return given.strip() or None if scheme.lower() == SCHEME else None
+
+
+def is_jwt(given: str) -> bool:
+    """Whether it is one for an issuer to vouch for, where there is one."""
+    return given.count(".") == 2
 
 
 def new_token() -> str:

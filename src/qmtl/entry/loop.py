@@ -2,13 +2,22 @@
 
 It keeps nothing and decides nothing.  Every action names its effect, so any number of loops may run
 at once, and any of them may be killed at any instant: whatever was not done is recommended again.
+Those that run for long share out the worlds between them, so that no work is done twice.
 
 What an action fails with is counted and told, and never stops the others.
 """
 
+import math
+import os
+import re
+import secrets
+import socket
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal
 
 from qmtl.adapters.client import ApiError, Away, Client
@@ -17,6 +26,8 @@ from qmtl.core.words import counted
 
 ROUNDS_MAX: Final = 20  # Evidence moves a strategy a few times; a tick that never rests is a bug.
 AWAY_MAX: Final = 3  # Unanswered one after the other: then the rest would wait for nothing, too.
+LEAD_SEC: Final = 15.0  # A loop that says nothing for so long is gone, and another takes over.
+BEAT_SEC: Final = 5.0
 SCHEMA_VERSION: Final = 1
 SHOWN_CHARS_MAX: Final = 200
 ERRORS_TOLD_MAX: Final = 1_000  # Of a report; the counts count them all.
@@ -126,29 +137,100 @@ def run_once(
 
 def run_forever(
     client: Client,
-    world: str,
+    worlds: Callable[[], Sequence[str]],
     interval_sec: float,
-    on_report: Callable[[Report], None],
+    on_report: Callable[[str, Report], None],
     stop: threading.Event | None = None,
     on_outcome: OnOutcome = lambda outcome, left: None,
 ) -> None:
-    """A turn every `interval_sec`, until `stop` is set.
+    """A turn for each world every `interval_sec`, until `stop` is set.
 
-    A world that is away, busy or broken is asked again next time.  Raises ApiError when the world
-    refuses to be asked at all: a credential or a name is wrong, and time does not mend that.
+    Of the loops that are there, each world has one that works on it; another takes over within
+    LEAD_SEC of its end, at once when it was stopped.  A world that is away, busy or broken is asked
+    again next time.  Raises ApiError when it refuses to be asked at all: a credential or a name is
+    wrong, and time does not mend that.
     """
-    ended = stop or threading.Event()
-    while not ended.is_set():
-        try:
-            report = run_once(client, world, on_outcome=on_outcome)
-        except Away as error:
-            report = Report(away=True, errors=[f"tick: {error}"])
-        except ApiError as error:
-            if error.status < 500 and error.status != 429:
-                raise
-            report = Report(errors=[f"tick: {error}"])
-        on_report(report)
-        ended.wait(interval_sec)
+    ended, place = stop or threading.Event(), Place(client)
+    due: dict[str, float] = {}
+
+    def told(outcome: Outcome, left: int) -> None:
+        if ended.is_set():
+            raise _Ended
+        place.keep()  # A turn may take longer than a place is kept.
+        on_outcome(outcome, left)
+
+    try:
+        while not ended.is_set():
+            with _patient(lambda report: on_report("", report)):
+                place.take(worlds())
+                for world in place.led():
+                    if due.get(world, -math.inf) <= time.monotonic() and not ended.is_set():
+                        with _patient(partial(on_report, world)):
+                            on_report(world, run_once(client, world, on_outcome=told))
+                        due[world] = time.monotonic() + interval_sec
+            ended.wait(min(interval_sec, BEAT_SEC))
+    except _Ended:
+        return
+    finally:
+        place.leave()
+
+
+class _Ended(Exception):
+    """In the middle of a turn: what it leaves is recommended again."""
+
+
+@contextmanager
+def _patient(on_report: Callable[[Report], None]) -> Iterator[None]:
+    """What time may mend is reported.  Raises what it does not."""
+    try:
+        yield
+    except Away as error:
+        on_report(Report(away=True, errors=[f"tick: {error}"]))
+    except ApiError as error:
+        if error.status < 500 and error.status != 429:
+            raise
+        on_report(Report(errors=[f"tick: {error}"]))
+
+
+class Place:
+    """One loop's place among the loops of its worlds.
+
+    It saves work, and nothing rests on it: two loops that work on one world at once do no harm.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:80]
+        self.name = f"loop-{host}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._leads: dict[str, bool] = {}
+        self._beat_at = -math.inf
+
+    def take(self, worlds: Sequence[str]) -> None:
+        """Be there for these worlds, and no others.  Raises ApiError, Away."""
+        gone = [world for world in self._leads if world not in worlds]
+        for world in gone:
+            del self._leads[world]
+        if gone or set(worlds) != set(self._leads):
+            self._beat_at = -math.inf
+        self._leads |= {world: True for world in worlds if world not in self._leads}
+        self.keep()
+
+    def led(self) -> list[str]:
+        return [world for world, leads in self._leads.items() if leads]
+
+    def keep(self) -> None:
+        """Say that it is still there, if that is due.  Raises ApiError, Away."""
+        if time.monotonic() < self._beat_at + BEAT_SEC:
+            return
+        self._beat_at = time.monotonic()
+        for world in self._leads:
+            told = self._client.beat(world, self.name, LEAD_SEC)
+            self._leads[world] = told["leader"] == self.name
+
+    def leave(self) -> None:
+        for world in self._leads:
+            with suppress(ApiError, Away):
+                self._client.beat(world, self.name, 0.0)
 
 
 def _ticked(client: Client, world: str) -> list[Action]:

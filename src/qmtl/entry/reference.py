@@ -1,6 +1,7 @@
 """`make docs`: the reference pages, from the code itself. A test demands that they are current."""
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
@@ -16,6 +17,7 @@ from qmtl.adapters.memory import MemoryStore
 from qmtl.core import names
 from qmtl.core.names import Role
 from qmtl.core.sourcing import KNOWN_UNITS
+from qmtl.entry import asyncapi
 from qmtl.entry.auth import BESIDES, PUBLIC, ROLES, STOPS
 from qmtl.entry.cli import EPILOG, app
 from qmtl.entry.http import create_app
@@ -36,7 +38,9 @@ def pages() -> dict[str, str]:
     }
     found = {name: MADE + "\n".join(page()) + "\n" for name, page in made.items()}
     listed = "\n".join(f"* [{name.removesuffix('.md')}]({name})" for name in sorted(found))
+    listed += "\n* [asyncapi](asyncapi.json): what the control bus and the event stream tell"
     found["README.md"] = f"{MADE}# Reference\n\n{listed}\n"
+    found["asyncapi.json"] = json.dumps(asyncapi.document(), indent=1, sort_keys=True) + "\n"
     return found
 
 

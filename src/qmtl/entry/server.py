@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from qmtl.core.errors import Refusal
 
@@ -20,23 +20,38 @@ READY = "listening on "  # What scripts wait for; the URL follows.
 GRACE_SEC = 10  # A request that takes longer than this to end is cut off.
 BACKLOG = 2_048
 HEADERS_SEC = 10.0  # A client has its request ready when it connects; a network is back by then.
+HEAD_BYTES_MAX = 65_536  # Of a request before its body, ten times what any client sends.
 
 
-class Prompt(H11Protocol):
+class Prompt(HttpToolsProtocol):
     """Hangs up on who connects and does not come to the end of what they ask.
 
-    Such a connection costs them nothing, and a process has only so many.  Bodies have times of
-    their own (`door.py`); a connection that waits for its next request has uvicorn's.
+    Such a connection costs them nothing, and a process has only so many, and so much memory.
+    Bodies have times and sizes of their own (`door.py`); a connection that waits for its next
+    request has uvicorn's.
     """
 
     _hangs_up: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # As in uvicorn.
         super().connection_made(transport)
         self._be_asked()
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
+            self.transport.close()
         self._be_asked()
 
     def connection_lost(self, exc: Exception | None) -> None:

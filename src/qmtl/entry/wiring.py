@@ -57,11 +57,14 @@ class Settings:
 
     `at`: under a replay clock, no earlier than this.  `dual_control` None: on, except on loopback.
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
-    `auth`: see `authfile.py`.
+    `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
+    in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
     """
 
     part: Part = Part.ALL
     data: Path = Path("qmtl-data")
+    database: str | None = None
+    bus: str | None = None
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT  # 0: any that is free.
     replay: bool = False
@@ -103,7 +106,7 @@ def opened(settings: Settings) -> Opened:
     if settings.part is Part.GATEWAY:
         return _gateway(settings)
     file = auth_of(settings)  # Before anything is made: what cannot work leaves nothing behind.
-    store = MemoryStore() if settings.memory else SqlStore(made(settings.data))
+    store = _store(settings)
     with ExitStack() as failed:  # Whatever it is, the folder is given back.
         failed.callback(store.close)
         services = services_over(store, settings, file)
@@ -113,9 +116,32 @@ def opened(settings: Settings) -> Opened:
             warns += warned
         says = first_start(services, settings)
         program.started(store, services.as_admin(), services.code)
+        if isinstance(store, SqlStore):
+            store.listen(services.bell.ring)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
-    return Opened(app_over(services), says, services.bell.close, store.close, warns)
+    close = store.close if settings.bus is None else _relaying(services, settings.bus)
+    return Opened(app_over(services), says, services.bell.close, close, warns)
+
+
+def _relaying(services: Services, bus: str) -> Callable[[], None]:
+    """Tell the bus, until what is returned is called, which closes the store, too."""
+    from .relay import Relay  # Its client is not needed without a bus, and may not be installed.
+
+    relay = Relay(services, bus)
+
+    def close() -> None:
+        relay.close()
+        services.store.close()
+
+    return close
+
+
+def _store(settings: Settings) -> MemoryStore | SqlStore:
+    if settings.memory:
+        return MemoryStore()
+    data = made(settings.data)
+    return SqlStore(data if settings.database is None else settings.database)
 
 
 def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]:
@@ -227,15 +253,18 @@ def first_start(services: Services, settings: Settings) -> tuple[str, ...]:
             "on 127.0.0.1, and make tokens."
         )
     token = identity.new_token()
-    where = "" if settings.memory else str(_keep(settings.data / ADMIN_TOKEN, token))
 
-    def job() -> None:
+    def job() -> tuple[str, ...]:
+        store.hold(SYSTEM)
+        if store.load(SYSTEM).tokens:  # Another process came first.
+            return ()
+        says = () if settings.memory else (f"admin token in {_keep(settings.data, token)}",)
         tokens.create(store, by, identity.digest(token), ADMIN, list(Role), None, None)
         if not store.load(SYSTEM).worlds:
             _sandbox(services)
+        return says
 
-    store.write(job)
-    return (f"admin token in {where}",) if where else ()
+    return store.write(job)
 
 
 def _sandbox(services: Services) -> None:
@@ -253,8 +282,9 @@ def _sandbox(services: Services) -> None:
     worlds.add_policy(store, SANDBOX, by, policy, checksum, dual_control=False)
 
 
-def _keep(path: Path, token: str) -> Path:
+def _keep(data: Path, token: str) -> Path:
     """INVARIANT: the file is there before the store knows the token, so that none is lost."""
+    path = data / ADMIN_TOKEN
     path.unlink(missing_ok=True)  # Of a first start that did not come to its end.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET_MODE)
     with os.fdopen(descriptor, "w") as file:

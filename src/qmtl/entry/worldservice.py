@@ -11,6 +11,7 @@ from qmtl.adapters.wire import shapes_live as jl
 from qmtl.app import campaigns, evaluations, explanations, promotions, strategies, worlds
 from qmtl.app.step import world
 from qmtl.core.errors import Forbidden
+from qmtl.core.leading import leader
 from qmtl.core.names import Role
 
 from .contract import POLICY, Routes
@@ -335,6 +336,19 @@ def status(call: CallIn, world_id: WorldIn, strategy_id: StrategyAsked = None) -
     view, found = campaigns.statuses(call.store, world_id, strategy_id, now)
     told = answers_live.campaign(view, found, now)
     return call.answer(told, etag=named({**told, "generated_at": None}))
+
+
+@ROUTES.writes("POST", W + "/campaign/loops", {200: jl.LoopsJson}, takes=bodies.Loop, keyed=False)
+def loops(call: CallIn, world_id: WorldIn) -> Response:
+    """A campaign loop is there; which of those that are works on this world."""
+    asked = call.read(bodies.Loop)
+    there = campaigns.beat(call.store, world_id, asked.loop, asked.ttl)
+    told: jl.LoopsJson = {
+        "world_id": world_id,
+        "leader": leader(world_id, there),
+        "loops": there,
+    }
+    return call.answer(told)
 
 
 @ROUTES.writes("POST", W + "/campaign/tick", {200: jl.TickJson}, keyed=False)

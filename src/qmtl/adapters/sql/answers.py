@@ -13,8 +13,8 @@ from .errors import StoreDamaged
 
 REMEMBER_FOR = timedelta(days=7)  # No client retries a request longer than this.
 REMEMBER = (
-    "INSERT OR IGNORE INTO idempotency "
-    "VALUES (:actor, :key, :request, :status, :body, :digest, :at)"
+    "INSERT INTO idempotency VALUES (:actor, :key, :request, :status, :body, :digest, :at) "
+    "ON CONFLICT DO NOTHING"
 )
 FORGET = "DELETE FROM idempotency WHERE at < :at"
 HELD = "SELECT actor, key, request, status, body, digest FROM idempotency"

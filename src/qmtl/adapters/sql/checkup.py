@@ -8,7 +8,7 @@ write its index.
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -96,6 +96,17 @@ def _looked(
     faults = tuple(_database(connection))
     if faults:
         return Checkup(served=served, database=faults, worlds={})
+    return replace(looked(connection, "BEGIN", now, replay, on_world), served=served)
+
+
+def looked(
+    connection: Connection,
+    begin: str,
+    now: datetime,
+    replay: bool,
+    on_world: Callable[[WorldId], None] = lambda world_id: None,
+) -> Checkup:
+    """Every world of a database that is sound as such; `begin` a transaction of one instant."""
     last = reads.last_instant(connection)
     judged_at = now if last is None else max(now, last)
     listed = "SELECT world_id FROM worlds ORDER BY world_id"
@@ -104,7 +115,7 @@ def _looked(
     unreplayed: list[WorldId] = []
     for world_id in map(WorldId, ids.all()):
         on_world(world_id)
-        connection.exec_driver_sql("BEGIN")  # All of a world as of one instant.
+        connection.exec_driver_sql(begin)  # All of a world as of one instant.
         try:
             faults = tuple(_journal(connection, world_id, replay))
             # Of entries that somebody edited there is no view to ask.
@@ -115,7 +126,7 @@ def _looked(
             unreplayed.append(world_id)
         finally:
             connection.exec_driver_sql("COMMIT")
-    return Checkup(served=served, database=(), worlds=found, unreplayed=tuple(unreplayed))
+    return Checkup(served=False, database=(), worlds=found, unreplayed=tuple(unreplayed))
 
 
 def _journal(connection: Connection, world_id: WorldId, replay: bool) -> Iterator[str]:

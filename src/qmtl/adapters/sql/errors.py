@@ -4,8 +4,10 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from qmtl.core.errors import Refusal, Unknown
 
@@ -36,6 +38,26 @@ NOT_AS_MADE = (
     "foreign key mismatch",
 )
 
+SERVER_AWAY = "The database server cannot be reached, or is stopping."
+SERVER_FULL = "The database server has no room: connections, memory or disk."
+HELD = "Another process holds what this would write: ask again."
+# By class of SQLSTATE, or by the whole of it.
+AWAY_OF_POSTGRESQL = {
+    "08": SERVER_AWAY,
+    "57": SERVER_AWAY,
+    "53": SERVER_FULL,
+    "53100": "The disk of the database server is full: make room there.",
+    "58": "The disk of the database server fails: its log says more.",
+    "40": HELD,
+    "55P03": HELD,
+    "57014": HELD,
+    "25006": "The database server takes no writes: it is a standby, or was made read-only.",
+    "28": "The database server knows no such user, or the password is another.",
+    "3D": "The database server has no such database: make it first.",
+    "42501": "The database server forbids it: the user needs rights on its tables.",
+}
+DAMAGED_OF_POSTGRESQL = {"23502", "23503", "23505", "P0001", "XX001", "XX002", "42P01", "42703"}
+
 
 class FolderInUse(Refusal):
     """Another process serves this data folder: SQLite has one writer.  Stop it first."""
@@ -63,7 +85,11 @@ class BodyDropped(Unknown):
 
 def refusal(error: BaseException | None) -> Refusal | None:
     """What the disk did to a statement; None of an error that the program itself made."""
+    if isinstance(error, NoConnection):
+        return StoreAway("All connections to the database are in use.")
     origin = error.orig if isinstance(error, DBAPIError) else error
+    if hasattr(origin, "sqlstate"):  # Without importing the driver, which may not be installed.
+        return _refusal_of_postgresql(error, origin)
     if not isinstance(origin, sqlite3.Error):
         return None
     extended = getattr(origin, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
@@ -79,12 +105,28 @@ def refusal(error: BaseException | None) -> Refusal | None:
     return None
 
 
+def _refusal_of_postgresql(error: BaseException | None, origin: Any) -> Refusal | None:
+    state = origin.sqlstate or ("08" if _is_lost(error) else "")
+    said = f"PostgreSQL says: {str(origin).strip()}"
+    if state in DAMAGED_OF_POSTGRESQL:
+        return StoreDamaged(said)
+    away = AWAY_OF_POSTGRESQL.get(state) or AWAY_OF_POSTGRESQL.get(state[:2])
+    return None if away is None else StoreAway(away, said)
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Of an error without a code: never connected, or no more."""
+    return isinstance(error, OperationalError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """A disk that fails is a refusal, and in the log.  Raises StoreAway, StoreDamaged."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:
+    except (DBAPIError, NoConnection, sqlite3.Error) as error:
         refused = refusal(error)
         if refused is None:
             raise

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
 
 from qmtl.adapters.directories import made
 
+from .database import Begun, Database
 from .errors import FolderInUse, UnknownSchema
+from .migrate import upgrade
 from .schema import HEAD, REVISIONS, definition
-from .transaction import in_transaction
 
 DATABASE = "qmtl.db"
 LOCK = "lock"
@@ -73,6 +74,34 @@ def at_rest(directory: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(descriptor)
+
+
+def database(directory: Path, connect: Connect = sqlite) -> Database:
+    """The folder's own, which is this process's until it is closed.
+
+    Raises FolderInUse, UnknownSchema.
+    """
+    with ExitStack() as opened:
+        opened.callback(os.close, lock(directory))
+        write_engine = writer(directory, connect)
+        opened.callback(write_engine.dispose)
+        return Database(
+            writer=write_engine,
+            reader=reader(directory, connect),
+            begin="BEGIN IMMEDIATE",
+            begin_reading="BEGIN",
+            begun=begun,
+            shared=False,
+            now="CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+            close=opened.pop_all().close,
+        )
+
+
+def begun(connection: Connection) -> Begun:
+    """SQLite gives up by itself what was begun, as on a full disk; it breaks nothing."""
+    dbapi = connection.connection.dbapi_connection
+    assert dbapi is not None, "the connection is open"
+    return Begun.OPEN if dbapi.in_transaction else Begun.NOT
 
 
 def writer(directory: Path, connect: Connect = sqlite) -> Engine:
@@ -150,7 +179,7 @@ def prepare(connection: Connection) -> None:
             raise UnknownSchema(f"It is {known}; this is {HEAD}.")
         connection.exec_driver_sql("COMMIT")
     finally:
-        if in_transaction(connection):
+        if begun(connection) is Begun.OPEN:
             connection.exec_driver_sql("ROLLBACK")
 
 
@@ -170,15 +199,3 @@ def create(connection: Connection) -> None:
     for statement in definition():
         connection.exec_driver_sql(statement)
     connection.exec_driver_sql("INSERT INTO alembic_version VALUES (:head)", {"head": HEAD})
-
-
-def upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing, in the transaction that is open."""
-    from alembic import command  # Slow to import, and hardly ever needed.
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")

@@ -23,7 +23,8 @@ PAGE = 100  # Entries held in memory at once while a world is read: a body may b
 FIRST = sql(insert(worlds).on_conflict_do_nothing())
 _SET = ", ".join(f"{c.name} = :{c.name}" for c in worlds.c if c.name not in ("world_id", "last_at"))
 NEXT = (
-    f"UPDATE worlds SET {_SET}, last_at = max(last_at, :last_at) "
+    f"UPDATE worlds SET {_SET}, "
+    "last_at = CASE WHEN last_at < :last_at THEN :last_at ELSE last_at END "
     "WHERE world_id = :world_id AND seq = :was"
 )
 ENTRY = sql(insert(journal))

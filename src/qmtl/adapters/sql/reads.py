@@ -143,6 +143,6 @@ def _run(row: Row[str, int, int, str]) -> StoredRun:
 def last_instant(connection: Connection) -> datetime | None:
     """The latest instant that anything was recorded at, or that a replay clock showed."""
     found = connection.exec_driver_sql(
-        "SELECT max(at) FROM (SELECT max(last_at) AS at FROM worlds UNION SELECT at FROM clock)"
+        "SELECT max(at) FROM (SELECT max(last_at) AS at FROM worlds UNION SELECT at FROM clock) k"
     ).scalar()
     return None if found is None else instant(found)

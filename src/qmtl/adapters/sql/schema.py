@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import (
     REAL,
+    BigInteger,
     CheckConstraint,
     Column,
     Dialect,
@@ -26,47 +27,62 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.sqlite import dialect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable, SchemaItem
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.types import TypeEngine
 
 from qmtl.adapters.chain import HASH_CHARS
 from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")  # Oldest first; the last is this program's.
+# Oldest first; the last is this program's.
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
-DIALECT: Dialect = dialect(paramstyle="named")
+SQLITE: Dialect = sqlite.dialect(paramstyle="named")
+BOTH: Dialect = sqlite.dialect(paramstyle="named")  # As either reads it.
+BOTH.identifier_preparer.reserved_words = {*BOTH.identifier_preparer.reserved_words, "freeze"}
 metadata = MetaData()
 
 
 def sql(statement: ClauseElement) -> str:
-    """The statement as SQLite reads it, with `:name` parameters: rendered once, run often."""
-    return str(statement.compile(dialect=DIALECT))
+    """The statement with `:name` parameters: rendered once, run often."""
+    return str(statement.compile(dialect=BOTH))
 
 
 def definition() -> list[str]:
-    """The statements that make the tables, indices and triggers below."""
+    """The statements that make the tables, indices and triggers below, in SQLite."""
+    return [*tables(SQLITE), *TRIGGERS]
+
+
+def tables(of: Dialect) -> list[str]:
+    """The statements that make the tables and indices."""
     statements = []
     for table in metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(dialect=DIALECT)))
+        statements.append(str(CreateTable(table).compile(dialect=of)))
         indices = sorted(table.indexes, key=lambda index: str(index.name))
-        statements += [str(CreateIndex(index).compile(dialect=DIALECT)) for index in indices]
+        statements += [str(CreateIndex(index).compile(dialect=of)) for index in indices]
     # SQLAlchemy leaves spaces at the ends of lines, and SQLite keeps them.
-    return [re.sub(r"\s*\n", "\n", text).strip() for text in statements] + [*TRIGGERS]
+    return [re.sub(r"\s*\n", "\n", text).strip() for text in statements]
+
+
+# Texts are compared byte by byte, as SQLite does, whatever the database's language is.
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+INTEGER = Integer().with_variant(BigInteger(), "postgresql")
+DOUBLE: TypeEngine[float] = REAL().with_variant(postgresql.DOUBLE_PRECISION(), "postgresql")
 
 
 def _text(name: str, null: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=null)
+    return Column(name, TEXT, nullable=null)
 
 
 def _integer(name: str, null: bool = False) -> Column[int]:
-    return Column(name, Integer, nullable=null)
+    return Column(name, INTEGER, nullable=null)
 
 
 def _real(name: str, null: bool = False) -> Column[float]:
-    return Column(name, REAL, nullable=null)
+    return Column(name, DOUBLE, nullable=null)
 
 
 def _blob(name: str) -> Column[bytes]:
@@ -430,6 +446,14 @@ checkpoints = _table(
     _blob("dense"),
     _blob("sparse"),
     rowid=True,
+)
+
+loops = _table(
+    "loops",
+    ["world_id", "loop"],
+    _text("world_id"),
+    _text("loop"),
+    _integer("until"),  # By the clock of the database, in microseconds.
 )
 
 clock = _table("clock", ["id"], _integer("id"), _integer("at"), _check("id = 1"))

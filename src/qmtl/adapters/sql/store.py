@@ -1,15 +1,18 @@
-"""`app.ports.Store` on SQLite.  See `writer.py` for who writes, and `transaction.py` for when.
+"""`app.ports.Store` in a database.  See `writer.py` for who writes, and `transaction.py` for when.
 
 A process keeps a hot view of each world: the newest checkpoint and the fold of what follows, then
 advanced by every commit.  Readers see what is durable; a job sees also what it and the jobs before
 it in its batch have written.
+
+Where other processes write to the same database, a view is asked for its head before it is given
+out, and brought there by the fold of what they wrote; and a job that decides holds its world's row.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -28,14 +31,19 @@ from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
-from . import answers, audit, checkpoint, folder, journal, project, reads
+from . import answers, audit, checkpoint, folder, journal, loops, project, reads
+from .database import Begun, Database
 from .errors import BodyDropped, StoreAway, StoreDamaged, told
-from .transaction import Hot, Transaction, in_transaction
-from .writer import Writer
+from .transaction import Hot, Transaction
+from .writer import Alone, Writer
 
+MICROSECOND = timedelta(microseconds=1)
 KEEP_INSTANT = (
-    "INSERT INTO clock VALUES (1, :at) ON CONFLICT (id) DO UPDATE SET at = max(at, excluded.at)"
+    "INSERT INTO clock VALUES (1, :at) "
+    "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
 )
+HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
+SNAPSHOTS_KEPT = 16  # Many strategies are judged by the same few, one after the other.
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
 
@@ -43,21 +51,23 @@ T = TypeVar("T")
 
 
 class SqlStore:
-    """One data folder, owned by this process until `close`."""
+    """A data folder, owned by this process until `close`; or what a database's URL names."""
 
-    def __init__(self, directory: Path, connect: folder.Connect = folder.sqlite) -> None:
-        """Raises FolderInUse, UnknownSchema, StoreAway."""
+    def __init__(self, where: Path | str, connect: folder.Connect = folder.sqlite) -> None:
+        """`where`: a folder, or the URL of a PostgreSQL database.
+
+        Raises FolderInUse, UnknownSchema, StoreAway, Invalid.
+        """
         with told(), ExitStack() as opened:
-            opened.callback(os.close, folder.lock(directory))
-            write_engine = folder.writer(directory, connect)
-            opened.callback(write_engine.dispose)
-            connection = opened.enter_context(write_engine.connect())
-            # Readers go before the writer: it is the last to close, and empties the log.
-            self._read_engine = folder.reader(directory, connect)
-            opened.callback(self._read_engine.dispose)
+            self._database = _database(where, connect)
+            opened.callback(self._database.close)
+            connection = opened.enter_context(self._database.writer.connect())
+            # Readers go before the writer: SQLite's is the last to close, and empties the log.
+            opened.callback(self._database.reader.dispose)
             self._hot: dict[WorldId, Hot] = {}
             self._publishing, self._warming = Lock(), Lock()
-            self._transaction = Transaction(connection)
+            self._kept_snapshot = lru_cache(SNAPSHOTS_KEPT)(self._snapshot_at)
+            self._transaction = Transaction(self._database, connection)
             self._writer = Writer(self._transaction, self._commit_batch)
             opened.callback(self._writer.close)
             opened.callback(self._checkpoint_last)
@@ -73,8 +83,23 @@ class SqlStore:
         with told():
             return self._writer.write(job)
 
+    def hold(self, world_id: WorldId) -> None:
+        assert self._writer.here, "hold is for jobs of write"
+        if not self._database.shared or world_id in self._transaction.held:
+            return
+        # INVARIANT: a process waits for another only while it holds nothing that could be waited
+        # for: no two wait for each other.
+        waits = not self._transaction.begun
+        key = {"world_id": world_id}
+        connection = self._transaction.writing()
+        found = connection.exec_driver_sql(HOLD if waits else f"{HOLD} SKIP LOCKED", key).first()
+        if found is None and journal.head(connection, world_id).seq:
+            raise Alone(world_id)
+        self._transaction.held |= {world_id}
+
     def commit(self, world_id: WorldId, commit: Commit) -> tuple[Entry, ...] | None:
         assert self._writer.here, "commit is for jobs of write"
+        self.hold(world_id)
         hot = self._head(world_id)
         if not hot.view.stands(commit.expected):
             return None
@@ -119,12 +144,26 @@ class SqlStore:
 
         self.write(job)
 
+    def beat(self, world_id: WorldId, loop: str, ttl: timedelta) -> list[str]:
+        def job() -> list[str]:
+            connection, now = self._transaction.writing(), self._database.now
+            return loops.beat(connection, now, world_id, loop, ttl // MICROSECOND)
+
+        return self.write(job)
+
+    def listen(self, ring: Callable[[], None]) -> None:
+        """Call back, until it is closed, when another process wrote: soon, in another thread."""
+        self._opened.callback(self._database.listen(ring))
+
     def _commit_batch(self) -> None:
         changed = self._transaction.changed
         for world_id, hot in changed.items():
             if hot.view.seq - hot.checkpoint_seq >= checkpoint.CHECKPOINT_EVERY:
                 checkpoint.write(self._transaction.connection, hot)
                 changed[world_id] = replace(hot, checkpoint_seq=hot.view.seq)
+        if self._database.notify is not None and changed:
+            told = [{"world_id": world_id} for world_id in changed]
+            self._transaction.connection.exec_driver_sql(self._database.notify, told)
         self._transaction.commit(self._publish)
 
     def _checkpoint_last(self) -> None:
@@ -141,21 +180,39 @@ class SqlStore:
     def load(self, world_id: WorldId) -> WorldView:
         return self._head(world_id).view
 
+    def at_hand(self, world_id: WorldId) -> WorldView | None:
+        found = None if self._database.shared else self._hot.get(world_id)
+        return None if found is None else found.view
+
     def _head(self, world_id: WorldId) -> Hot:
-        found = self._transaction.changed.get(world_id) if self._writer.here else None
-        found = found or self._hot.get(world_id)
-        return found if found is not None else self._warm(world_id)
+        written = self._transaction.changed.get(world_id) if self._writer.here else None
+        found = written or self._hot.get(world_id)
+        if found is None:
+            return self._warm(world_id)
+        # What this batch wrote to, it holds.
+        return found if written or not self._database.shared else self._followed(found)
 
     def _warm(self, world_id: WorldId) -> Hot:
         """The world from disk, kept from here on unless nobody ever wrote to it."""
         with self._warming:  # Others that want it wait for the one who reads it.
             found = self._hot.get(world_id)
             if found is None:
-                with self._reading_at_once() as connection:
+                with self._reading_at_once(world_id) as connection:
                     found = _vouched(connection, world_id)
                 if found.view.seq:
                     self._publish({world_id: found})
             return found
+
+    def _followed(self, known: Hot) -> Hot:
+        """With what other processes wrote to the world since."""
+        with self._reading() as connection:
+            if journal.head(connection, known.view.world_id) == known.head:
+                return known
+        with self._warming, self._reading_at_once(known.view.world_id) as connection:
+            known = self._hot.get(known.view.world_id, known)
+            found = _vouched(connection, known.view.world_id, known)
+        self._publish({found.view.world_id: found})
+        return found
 
     def _publish(self, changed: Mapping[WorldId, Hot]) -> None:
         """INVARIANT: a world that is known never goes back; its seq says how far it has come."""
@@ -178,21 +235,22 @@ class SqlStore:
         if self._writer.here:
             yield self._transaction.connection
         else:
-            with told(), self._read_engine.connect() as connection:
+            with told(), self._database.reader.connect() as connection:
                 yield connection
 
     @contextmanager
-    def _reading_at_once(self) -> Iterator[Connection]:
+    def _reading_at_once(self, world_id: WorldId) -> Iterator[Connection]:
         """The same, all of it as of one instant."""
-        with self._reading() as connection:
-            if self._writer.here:
-                yield connection
-                return
-            connection.exec_driver_sql("BEGIN")
+        alone = not self._database.shared or world_id in self._transaction.held
+        if self._writer.here and alone:
+            yield self._transaction.connection
+            return
+        with told(), self._database.reader.connect() as connection:
+            connection.exec_driver_sql(self._database.begin_reading)
             try:
                 yield connection
             finally:
-                if in_transaction(connection):  # Else SQLite gave it up: what it said of it counts.
+                if self._database.begun(connection) is not Begun.NOT:  # Else it was given up.
                     connection.exec_driver_sql("COMMIT")
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
@@ -209,12 +267,12 @@ class SqlStore:
 
     def verify(self, world_id: WorldId) -> int | None:
         """The first journal entry that is missing or was edited; None when all is well."""
-        with self._reading_at_once() as connection:
+        with self._reading_at_once(world_id) as connection:
             return journal.first_bad_seq(connection, world_id)
 
     def audit(self, world_id: WorldId) -> list[str]:
         """How the tables differ from what the journal says, in words; empty when they agree."""
-        with self._reading_at_once() as connection:
+        with self._reading_at_once(world_id) as connection:
             return audit.differences(connection, world_id)
 
     def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
@@ -237,6 +295,12 @@ class SqlStore:
         return found[0] if found else None
 
     def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
+        known = self._hot.get(world_id)
+        # INVARIANT: what is kept is durable. What a job wrote may yet be undone.
+        durable = known is not None and seq <= known.view.seq
+        return (self._kept_snapshot if durable else self._snapshot_at)(world_id, seq)
+
+    def _snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
         found = self.journal(world_id, seq - 1, 1)
         if not found and 0 < seq <= self._head(world_id).view.seq:
             raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
@@ -289,25 +353,38 @@ class SqlStore:
         with self._reading() as connection:
             return answers.remembered(connection, actor, key)
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes write to it, too."""
+        return self._database.shared
+
     def last_instant(self) -> datetime | None:
         """The latest instant that anything was recorded at, or that a replay clock showed."""
         with self._reading() as connection:
             return reads.last_instant(connection)
 
 
-def _vouched(connection: Connection, world_id: WorldId) -> Hot:
+def _database(where: Path | str, connect: folder.Connect) -> Database:
+    if isinstance(where, Path):
+        return folder.database(where, connect)
+    from . import postgres  # Its driver is not needed for a folder, and may not be installed.
+
+    return postgres.database(where)
+
+
+def _vouched(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
     """As `cold`; retention drops nothing that a world is folded from.  Raises StoreDamaged."""
     try:
-        return cold(connection, world_id)
+        return cold(connection, world_id, known)
     except BodyDropped as error:
         raise StoreDamaged(f"The journal of {world_id} is not all there: {error}") from error
 
 
-def cold(connection: Connection, world_id: WorldId) -> Hot:
-    """A world from disk: its newest checkpoint, and the fold of what follows."""
-    start = checkpoint.read(connection, world_id)
+def cold(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
+    """A world from disk: what is `known` of it, or its newest checkpoint, and the fold of what
+    follows."""
+    start = known or checkpoint.read(connection, world_id)
     known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
-    seq = known.view.seq
     # INVARIANT: nothing is decided on a view that the chain does not vouch for.
-    view = fold(known.view, journal.proven(connection, world_id, seq, known.head_hash))
+    view = fold(known.view, journal.proven(connection, world_id, known.view.seq, known.head_hash))
     return Hot(view, journal.head(connection, world_id).hash, known.checkpoint_seq)

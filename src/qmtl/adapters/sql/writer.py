@@ -1,7 +1,8 @@
 """One thread writes.  Whoever wants something written queues, and waits until it is durable.
 
 SQLite has one writer at a time whatever we do; owning it makes waiting fair, and lets jobs that
-queued during one disk write share the next: a batch is one transaction, hence one fsync.
+queued during one disk write share the next: a batch is one transaction, hence one fsync.  On
+PostgreSQL a job that would wait for another process ends the batch, and is the next one's first.
 """
 
 import time
@@ -20,8 +21,15 @@ BATCH_MAX = 256  # Jobs a disk write,
 BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
 QUEUE_MAX = 10_000  # Far more waiters than threads: something is wrong, and piling up helps nobody.
 
+PUT_OFF_MAX = 8  # Times, one after the other: a job that needs two worlds may be, as the first.
+PUT_OFF_SEC = 0.004  # Until it is tried again; then twice as long.
+
 T = TypeVar("T")
 Waiter = tuple[Callable[[], Any], Future[Any]]  # A job, and where its caller waits.
+
+
+class Alone(Exception):
+    """A job needs what another process holds, and this batch holds what others may wait for."""
 
 
 class Batch(Protocol):
@@ -41,6 +49,8 @@ class Writer:
         self._batch = batch
         self._commit = commit
         self._queue: SimpleQueue[Waiter | None] = SimpleQueue()
+        self._put_off: Waiter | None = None
+        self._put_off_first = 0  # Times that a batch's first job was, one after the other.
         self._door = Lock()
         self._closed = False
         self._thread = Thread(target=self._serve, name="qmtl-writer", daemon=True)
@@ -85,17 +95,25 @@ class Writer:
 
     def _serve(self) -> None:
         try:
-            while (first := self._queue.get()) is not None:
+            while (first := self._first()) is not None:
                 self._settle(first)
         finally:
             self._turn_away()
+
+    def _first(self) -> Waiter | None:
+        waiter, self._put_off = self._put_off, None
+        if waiter is None:
+            return self._queue.get()
+        if self._put_off_first:
+            time.sleep(PUT_OFF_SEC * 2**self._put_off_first)
+        return waiter
 
     def _waiting(self, first: Waiter) -> Iterator[Waiter]:
         """The first job of a batch and those queued behind it, until the batch is full or old."""
         full = time.monotonic() + BATCH_SEC
         yield first
         for _ in range(BATCH_MAX - 1):
-            if time.monotonic() > full:
+            if time.monotonic() > full or self._put_off is not None:
                 return
             try:
                 waiter = self._queue.get_nowait()
@@ -116,7 +134,10 @@ class Writer:
         try:
             for waiter in self._waiting(first):
                 batch.append(waiter)
-                answers.append(self._attempt(waiter))
+                answers.append(self._attempt(waiter, first))
+                if self._put_off is not None:
+                    batch.pop()
+                    answers.pop()
             self._commit()
         except BaseException as cause:
             LOG.error("nothing of a batch of %d writes is kept", len(batch), exc_info=cause)
@@ -126,12 +147,19 @@ class Writer:
             for answer in answers:
                 answer()
 
-    def _attempt(self, waiter: Waiter) -> Callable[[], None]:
+    def _attempt(self, waiter: Waiter, first: Waiter) -> Callable[[], None]:
         """Run one job; the answer is given later.  What it raises is its caller's alone."""
         job, answer = waiter
         self._batch.enter()
         try:
             value = job()
+        except Alone as raised:
+            self._batch.leave(kept=False)
+            self._put_off_first = self._put_off_first + 1 if waiter is first else 0
+            if self._put_off_first > PUT_OFF_MAX:
+                return partial(answer.set_exception, WorldBusy(str(raised)))
+            self._put_off = waiter
+            return _not_yet
         except BaseException as raised:
             self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
             return partial(answer.set_exception, raised)
@@ -141,10 +169,16 @@ class Writer:
     def _turn_away(self) -> None:
         with self._door:
             self._closed = True
+        if self._put_off is not None:
+            _fail(self._put_off, None)
         while not self._queue.empty():
             waiter = self._queue.get()
             if waiter is not None:
                 _fail(waiter, None)
+
+
+def _not_yet() -> None:
+    """The answer of a job that was put off."""
 
 
 def _fail(waiter: Waiter, cause: BaseException | None) -> None:

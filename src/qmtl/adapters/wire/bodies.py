@@ -182,6 +182,17 @@ class Demote(Body):
     reason: Text = ""
 
 
+class Loop(Body):
+    """A campaign loop is there for so long; 0: it goes."""
+
+    loop: Id
+    ttl_sec: Annotated[float, Field(ge=0, le=300)] = 15.0
+
+    @property
+    def ttl(self) -> timedelta:
+        return timedelta(seconds=self.ttl_sec)
+
+
 class Extend(Body):
     by: Span
     reason: Why

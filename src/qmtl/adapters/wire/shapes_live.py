@@ -98,6 +98,12 @@ class TickJson(TypedDict):
     next_cursor: Cursor
 
 
+class LoopsJson(TypedDict):
+    world_id: str
+    leader: str | None
+    loops: list[str]
+
+
 class ApprovalJson(TypedDict):
     by: str
     at: At

@@ -16,6 +16,7 @@ from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
     campaign,
     completion,
+    db,
     doctor,
     explain,
     follow,
@@ -47,8 +48,9 @@ what can wait is kept (qmtl submit --flush).
 Errors are on standard error, with what to try next; with --json as one JSON object.
 
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
-server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_SPOOL, where submissions
-are kept while the world is away. In a project, qmtl.toml says what is not on the command line.
+server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_DATABASE_URL, the database
+that servers share; QMTL_BUS_URL, where they tell what happens; QMTL_SPOOL, where submissions are
+kept while the world is away. In a project, qmtl.toml says what is not on the command line.
 """
 
 
@@ -123,6 +125,7 @@ worlds.app.add_typer(campaign.app)
 app.add_typer(worlds.app, name="world", help="Worlds: their strategies, campaigns and promotions.")
 app.add_typer(policies.app, name="policy", help="Policies: what a world asks of a strategy.")
 app.add_typer(hub.app, name="hub", help="The risk signal hub: snapshots in, snapshots out.")
+app.add_typer(db.app, name="db", help="The PostgreSQL database that servers share.")
 app.add_typer(journal.app, name="journal", help="The journal: everything that happened.")
 app.add_typer(tokens.app, name="token", help="API tokens: who may do what.")
 app.add_typer(init.app)

@@ -9,7 +9,7 @@ import typer
 from qmtl.adapters.client import Client
 
 from . import output
-from .context import AnyStrategy, Json, World, connect, duration
+from .context import AnyStrategy, Json, World, connect, duration, until_told
 
 if TYPE_CHECKING:
     from qmtl.entry.loop import Report
@@ -106,7 +106,10 @@ def tick(
 @app.command("campaign-loop")
 def campaign_loop(
     ctx: typer.Context,
-    world: World,
+    world: Annotated[str | None, typer.Argument(metavar="WORLD")] = None,
+    every_world: Annotated[
+        bool, typer.Option("--all", help="Every world that the credential is for.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="One turn, then exit.")] = False,
     interval: Annotated[str, typer.Option(help="Between two turns.")] = "60s",
     dry_run: Annotated[
@@ -116,14 +119,17 @@ def campaign_loop(
 ) -> None:
     """Do what the tick recommends, again and again.
 
-    Any number of loops may run at once, and any may be killed at any instant. With --once the exit
-    code is 1 when an action failed, and 3 when the world is away.
+    Any number of loops may run at once, and any may be killed at any instant: they share out the
+    worlds, and another takes over from one that is gone. With --once the exit code is 1 when an
+    action failed, and 3 when the world is away.
     """
     from qmtl.entry.loop import run_forever
 
+    if (world is None) != every_world or (every_world and (once or dry_run)):
+        raise typer.BadParameter("name one world, or --all, which is for a loop that goes on.")
     every = duration(interval).total_seconds()
     with connect(ctx) as client:
-        if once or dry_run:
+        if world is not None and (once or dry_run):
             report = _turn(client, world, dry_run)
             _say(report, as_json)
             if report.away:
@@ -131,8 +137,16 @@ def campaign_loop(
             if not report.ok:
                 raise typer.Exit(output.REFUSED)
             return
-        with _waiting(f"{world}, every {interval}; Ctrl-C ends it"):
-            run_forever(client, world, every, lambda report: _say(report, as_json, brief=True))
+
+        def worlds() -> list[str]:
+            return [each["id"] for each in client.worlds()] if world is None else [world]
+
+        def say(of: str, report: "Report") -> None:
+            _say(report, as_json, brief=True, world=of if world is None else None)
+
+        waits = _waiting(f"{world or 'all worlds'}, every {interval}; Ctrl-C ends it")
+        with waits, until_told() as stop:
+            run_forever(client, worlds, every, say, stop)
 
 
 def _waiting(words: str) -> AbstractContextManager[object]:
@@ -162,9 +176,10 @@ def _turn(client: Client, world: str, dry_run: bool) -> "Report":
         return run_once(client, world, dry_run, shown)
 
 
-def _say(report: "Report", as_json: bool, *, brief: bool = False) -> None:
+def _say(report: "Report", as_json: bool, *, brief: bool = False, world: str | None = None) -> None:
+    """`world`: which it is about, where there are several."""
     if as_json:  # Turn after turn, one line each.
-        plain = _plain(report)
+        plain = _plain(report) | ({"world": world} if world else {})
         return output.line(json.dumps(plain)) if brief else output.as_json(plain)
     counts = {
         "planned": report.planned,
@@ -177,7 +192,7 @@ def _say(report: "Report", as_json: bool, *, brief: bool = False) -> None:
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     quiet = brief and not (said or report.errors)
     if not quiet:
-        output.line(said or "nothing to do")
+        output.line((f"{world}: " if world else "") + (said or "nothing to do"))
     for sentence in report.blocks:
         output.line(f"  blocked: {sentence}")
     for action in report.waiting if not brief else ():

@@ -1,10 +1,14 @@
 """What every command shares: the server it talks to, and options that mean the same everywhere."""
 
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -18,6 +22,7 @@ from . import completion
 if TYPE_CHECKING:
     import httpx
 
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 DURATION: Final = re.compile(r"([1-9][0-9]{0,8})([smhdw])")
 
 
@@ -110,3 +115,22 @@ Reason = Annotated[str, typer.Option(help="Why: it goes into the journal.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_remembered("json"))
 ]
+
+
+@contextmanager
+def until_told() -> Iterator[Event]:
+    """Set by Ctrl-C and by SIGTERM; a second one ends the process as it always does."""
+    stop = Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for each in ENDING:
+            signal.signal(each, before[each])
+        # Not here: an event has a lock, and whoever was interrupted may have it.
+        Thread(target=stop.set, daemon=True).start()
+
+    before = {each: signal.signal(each, end) for each in ENDING}
+    try:
+        yield stop
+    finally:
+        for each in ENDING:
+            signal.signal(each, before[each])

@@ -1,14 +1,11 @@
 """`qmtl follow`: a submitted strategy, computed and posted bar by bar as its prices come in."""
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +13,7 @@ from qmtl.adapters.client import Client
 from qmtl.core.words import counted
 
 from . import output, project
-from .context import Json, OwnId, TheWorld, connect
+from .context import Json, OwnId, TheWorld, connect, until_told
 from .source import AuthorsError, authors_errors, home_of, strategy_of
 
 if TYPE_CHECKING:
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     from qmtl.sdk.told import Told
 
 app = typer.Typer()
-
-ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @app.command()
@@ -72,7 +67,7 @@ def follow(
     source = project.needed(source or here.strategy, "FILE_OR_MODULE:NAME", "strategy")
     prices = project.needed(prices or here.prices, "--prices", "prices")
     cost = here.cost_bps if cost_bps is None else cost_bps
-    with connect(ctx) as client, _until_told() as stop, _shown(prices, as_json) as tell:
+    with connect(ctx) as client, until_told() as stop, _shown(prices, as_json) as tell:
         done = _followed(
             ctx,
             client,
@@ -134,25 +129,6 @@ def _followed(
     ) as error:
         said(str(error), known=known)
         raise typer.Exit(output.REFUSED) from error
-
-
-@contextmanager
-def _until_told() -> Iterator[Event]:
-    """Set by Ctrl-C and by SIGTERM; a second one ends the process as it always does."""
-    stop = Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        for each in ENDING:
-            signal.signal(each, before[each])
-        # Not here: an event has a lock, and whoever was interrupted may have it.
-        Thread(target=stop.set, daemon=True).start()
-
-    before = {each: signal.signal(each, end) for each in ENDING}
-    try:
-        yield stop
-    finally:
-        for each in ENDING:
-            signal.signal(each, before[each])
 
 
 @contextmanager

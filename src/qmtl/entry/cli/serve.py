@@ -29,11 +29,31 @@ class Clock(StrEnum):
     REPLAY = "replay"
 
 
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="QMTL_DATABASE_URL",
+        show_envvar=False,
+        help="postgresql://user@host/name, which other servers may share; else in the folder.",
+    ),
+]
+Bus = Annotated[
+    str | None,
+    typer.Option(
+        envvar="QMTL_BUS_URL",
+        show_envvar=False,
+        help="nats://host:4222: what happens is told there, too, over JetStream.",
+    ),
+]
+
+
 @app.command("serve")
 def run(
     data: Annotated[
         Path | None, typer.Option(help="Its folder; made when it is not there.")
     ] = None,
+    database: Database = None,
+    bus: Bus = None,
     host: Annotated[
         str, typer.Option(help="Other than loopback: make tokens first.")
     ] = "127.0.0.1",
@@ -64,7 +84,8 @@ def run(
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
     The first start on loopback makes an admin token and says where it is. --data is by default
-    QMTL_DATA, else ~/.local/share/qmtl.
+    QMTL_DATA, else ~/.local/share/qmtl; --database is by default QMTL_DATABASE_URL, and --bus
+    QMTL_BUS_URL.
     """
     if (role is Role.GATEWAY) is not (world_url is not None):
         raise typer.BadParameter("--role gateway and --world-url go together")
@@ -78,6 +99,8 @@ def run(
         wiring.Settings(
             part=wiring.Part(role),
             data=data or data_default(),
+            database=database,
+            bus=bus,
             host=host,
             port=port,
             replay=clock is Clock.REPLAY,
