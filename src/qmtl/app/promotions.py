@@ -21,7 +21,7 @@ from qmtl.core.names import (
     WorldId,
 )
 from qmtl.core.policy import AutoApply, ManualApproval, Policy
-from qmtl.core.promotion import Blocked, Clearance, Dossier
+from qmtl.core.promotion import Blocked, Clearance, Dossier, Problem
 from qmtl.core.series import Series, correlation
 from qmtl.core.view import Activation, Applied, Approval, Candidate, Rejected, WorldView
 from qmtl.core.windows import evidence_stage
@@ -81,7 +81,18 @@ def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
         problems=problems,
         correlations=_correlations(store, view, sid, policy),
         healthy=_healthy(store, view, sid, policy),
+        volatility=_volatility(store, view, sid, problems),
     )
+
+
+def _volatility(
+    store: Store, view: WorldView, sid: StrategyId, problems: Sequence[Problem]
+) -> float | None:
+    if all(reason is not Reason.CONSISTENCY_FAILED for reason, _ in problems):
+        return None
+    since = int(view.tracks[Stage.PAPER].window_from[view.strategies[sid].row])
+    returns = store.series(view.world_id, sid, Stage.PAPER).since(since)
+    return float(returns.std(ddof=1)) if len(returns) > 1 else None
 
 
 def _healthy(store: Store, view: WorldView, sid: StrategyId, policy: Policy) -> Healthy | None:
