@@ -22,7 +22,7 @@ ARGUMENTS = [
 WAIT_MS = 8_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # While it is there, nobody else in this thread may use asyncio.
 def chromium() -> Iterator[Any]:
     """The browser; it takes half a second, and every test has a context of its own in it."""
     if CHROMIUM is None:
