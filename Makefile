@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test check format sim sim-mutants lives crash races power mutants bench quality docs lock clean
+.PHONY: help venv run demo test browser check format sim sim-mutants lives crash races power mutants bench quality docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,13 @@ run: $(VENV) ## Serve on this machine; data in build/data
 demo: $(VENV) ## Play the whole story in one process; results in build/demo
 	$(BIN)/qmtl demo --out build/demo
 
-test: $(VENV) ## Run the tests
+test: $(VENV) ## Run the tests; those of pages need a Chromium, see browser
+	@command -v chromium >/dev/null || $(MAKE) --no-print-directory browser || \
+		echo "NO BROWSER: tests/browser is skipped; install Chromium and run again"
 	$(BIN)/python -m pytest -n 2 -q
+
+browser: ## Install Chromium from apt, for tests/browser
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
 
 check: $(VENV) ## Lint, formatting, types, and which floor imports which
 	$(BIN)/ruff check .

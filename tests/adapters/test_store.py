@@ -330,8 +330,9 @@ def test_many_writers_lose_nothing(store: Store) -> None:
                 assert written is not None, "a job is the only writer"
                 return written[0].seq
 
-            answered.append(store.write(job))
-            assert store.load(WORLD).seq >= answered[-1], f"{number} {i}: answered, and unseen"
+            mine = store.write(job)
+            answered.append(mine)
+            assert store.load(WORLD).seq >= mine, f"{number} {i}: answered, and unseen"
 
     together(THREADS, task)
     total = THREADS * COMMITS_EACH

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qmtl.adapters.memory import MemoryStore
-from qmtl.app import campaigns
+from qmtl.app import campaigns, explanations
 from qmtl.core import proving
 from qmtl.core.columns import Float
 from qmtl.core.evidence.sharpe import selection_p
@@ -291,6 +291,33 @@ def test_paper_has_to_be_what_its_engine_makes_of_the_bars(
     failed = [gate.metric for gate in run.gates if gate.verdict is not Verdict.PASS]
     assert failed == ([] if metric is None else [metric])
     assert run.verdict is (Verdict.PASS if metric is None else Verdict.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("apart", "said"),
+    [
+        (
+            noise(40, 0.0, 3) / 100 - 0.0005,
+            "% a year less than its replay, and evenly; look at fees",
+        ),
+        (noise(40, 0.0, 3) * 2, "different data: bar by bar the two differ both ways"),
+        (np.where(np.arange(40) % 2, np.nan, -0.001), "missing bars: 20 of 40 returns came with"),
+        (np.zeros(40), None),
+    ],
+    ids=["costs", "data", "bars", "none"],
+)
+def test_the_likely_cause_of_drift_is_said(apart: Float, said: str | None) -> None:
+    scene = world(CONSISTENT)
+    for r, d in zip(noise(40, 0.012), apart, strict=True):
+        scene.wait(DAY)
+        replay = {} if np.isnan(d) else {ALPHA: float(r - d)}
+        scene.bar(Stage.PAPER, {ALPHA: float(r)}, replay=replay)
+    scene.evaluate(ALPHA)
+    told = explanations.explanation(scene.store, scene.view, ALPHA, scene.now)
+    causes = [s for s in told.sentences if "cause is" in s]
+    assert [said in cause for cause in causes if said] == ([] if said is None else [True])
+    assert bool(causes) == (said is not None), told.sentences
+    assert not causes or causes[0] in {wait.sentence for wait in told.waits_for}
 
 
 # ---- Futility, and decay -----------------------------------------------------------------------

@@ -398,8 +398,10 @@ def test_requests_are_counted_by_the_template_of_their_route(ready: Harness) -> 
     assert W not in told
 
 
-def test_the_root_is_nobodys_yet(ready: Harness) -> None:
-    assert ready.call(None, "GET", "/").status_code == 404
+def test_the_root_is_the_dashboards(ready: Harness) -> None:
+    told = ready.call(None, "GET", "/")
+    assert told.status_code == 401
+    assert "sign in" in told.text.lower()
 
 
 def test_a_strategy_that_was_never_run_is_compute_only(ready: Harness) -> None:

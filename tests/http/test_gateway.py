@@ -124,7 +124,8 @@ def test_everything_goes_through_as_it_is(pair: Pair) -> None:
 
 def test_a_path_goes_through_as_it_was_quoted(pair: Pair) -> None:
     for path in ("/worlds/a%2Fb", "/worlds/a%20b", "/worlds/%C3%A4", "//worlds", "/worlds/"):
-        direct = pair.harness.call("admin", "GET", path)
+        # Whole, or the client takes `//worlds` for the name of a host.
+        direct = pair.harness.call("admin", "GET", f"http://testserver{path}")
         through = pair.ask("admin", "GET", path)
         assert through.status_code == direct.status_code
         assert through.json() == direct.json()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 
 from qmtl.core.names import Role
 from qmtl.entry import auth, identity
@@ -24,11 +25,15 @@ from tests.http.harness import (
 
 OTHER = "beta"
 PLACES = {"own": W, "other": OTHER, "every": None}
-NOWHERE = {"strategy_id": "s1", "version": "1", "run_id": "none", "token_id": "0" * 64}
+NOWHERE = {
+    **{"strategy_id": "s1", "version": "1", "run_id": "none", "token_id": "0" * 64},
+    **{"candidate_id": "0" * 24, "seq": "1"},
+}
 # A request that gets past the door and no further: nothing is changed, whoever asks.
 STOPPED_BEHIND: dict[str, dict[str, Any]] = {
     "POST /strategies": {"body": {**submission("new"), "returns": {"t": [], "r": []}}},
     "GET /events/subscribe": {"params": {"world": W, "after": 2**52}},
+    "GET /ui/worlds/{world_id}/events": {"params": {"after": 2**52}},
 }
 
 
@@ -38,8 +43,23 @@ def described(harness: Harness) -> set[str]:
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
+def pages(harness: Harness) -> set[str]:
+    """Every route that it leaves out: those for people."""
+    return {
+        f"{method} {route.path}"
+        for route in harness.client.app.routes  # type: ignore[attr-defined]  # A FastAPI.
+        if isinstance(route, APIRoute) and not route.include_in_schema
+        for method in route.methods
+    }
+
+
 def test_every_route_is_in_the_table_and_every_row_is_a_route(harness: Harness) -> None:
-    assert described(harness) == set(ROLES) | PUBLIC
+    assert described(harness) | pages(harness) == set(ROLES) | PUBLIC
+    assert not described(harness) & pages(harness)
+    assert all(f.startswith("POST /ui/") and r in ROLES for f, r in auth.FORMS.items())
+    assert {p for p in pages(harness) if p.startswith("POST")} == set(auth.FORMS) | {
+        *("POST /ui/sign-in", "POST /ui/sign-out"),
+    }
     assert set(BESIDES) | auth.STOPS | auth.SECRET | auth.WORLD_ELSEWHERE <= set(ROLES)
 
 

@@ -78,6 +78,9 @@ def jwt_of(sub: str, **changes: Any) -> str:
     return signed(**{"sub": sub, **times, **changes})
 
 
+STREAMS = {"GET /events/subscribe", "GET /ui/worlds/{world_id}/events"}  # They have no end.
+
+
 def everything(drive: Drive) -> None:
     """Every credential there is, good and bad, at every route."""
     body = {"actor": "new", "roles": list(Role)}
@@ -97,11 +100,11 @@ def everything(drive: Drive) -> None:
     drive.ask("POST", "/worlds", json={"id": W})
     drive.ask("POST", f"/worlds/{W}/policies", content=POLICY, headers=YAML)
     drive.ask("POST", "/strategies", token=known["a JWT"], json=submission("s1"))
-    for route in sorted({*ROLES, *PUBLIC} - {"GET /events/subscribe"}):
+    for route in sorted({*ROLES, *PUBLIC} - STREAMS):
         method, template = route.split(" ")
         path = template.format(
             world_id=W, strategy_id="s1", run_id="r", version=1, token_id=digest(gone),
-            confirmation_id="0",
+            confirmation_id="0", candidate_id="c", seq=1, name="qmtl.css",
         )  # fmt: skip
         content = None if method == "GET" else b"{"
         for token in (second, *known.values()):

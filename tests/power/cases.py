@@ -82,6 +82,7 @@ def keyed(key: str, act: Step, route: str = "POST /worlds/{world_id}/kill") -> S
             route=route,
             reads=False,
             headers={},
+            authorization=None,
             raw=b"",
             idempotency_key=key,
             request_digest=identity.digest(key),

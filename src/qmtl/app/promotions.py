@@ -21,7 +21,7 @@ from qmtl.core.names import (
     WorldId,
 )
 from qmtl.core.policy import AutoApply, ManualApproval, Policy
-from qmtl.core.promotion import Blocked, Clearance, Dossier
+from qmtl.core.promotion import Blocked, Clearance, Dossier, Problem
 from qmtl.core.series import Series, correlation
 from qmtl.core.view import Activation, Applied, Approval, Candidate, Rejected, WorldView
 from qmtl.core.windows import evidence_stage
@@ -81,7 +81,18 @@ def dossier_of(store: Store, view: WorldView, sid: StrategyId) -> Dossier:
         problems=problems,
         correlations=_correlations(store, view, sid, policy),
         healthy=_healthy(store, view, sid, policy),
+        volatility=_volatility(store, view, sid, problems),
     )
+
+
+def _volatility(
+    store: Store, view: WorldView, sid: StrategyId, problems: Sequence[Problem]
+) -> float | None:
+    if all(reason is not Reason.CONSISTENCY_FAILED for reason, _ in problems):
+        return None
+    since = int(view.tracks[Stage.PAPER].window_from[view.strategies[sid].row])
+    returns = store.series(view.world_id, sid, Stage.PAPER).since(since)
+    return float(returns.std(ddof=1)) if len(returns) > 1 else None
 
 
 def _healthy(store: Store, view: WorldView, sid: StrategyId, policy: Policy) -> Healthy | None:
@@ -145,14 +156,13 @@ def candidates(store: Store, view: WorldView, now: datetime) -> list[Standing]:
     found = []
     for sid in sorted(view.current):
         for candidate_id in view.current[sid]:
-            candidate = view.candidates[candidate_id]
-            shown = _plan(store, view, sid, candidate, now)
-            found.append(_standing(view, candidate, shown, now))
+            found.append(standing(store, view, view.candidates[candidate_id], now))
     return found
 
 
-def _standing(view: WorldView, candidate: Candidate, shown: Plan, now: datetime) -> Standing:
-    """With who has approved, who is missing, and who may not."""
+def standing(store: Store, view: WorldView, candidate: Candidate, now: datetime) -> Standing:
+    """One of them: with who has approved, who is missing, and who may not."""
+    shown = _plan(store, view, candidate.strategy_id, candidate, now)
     asked = view.policy.governance.live_promotion
     manual = asked if isinstance(asked, ManualApproval) else None
     valid = promotion.valid_approvals(view, manual, candidate, now) if manual else ()
@@ -278,6 +288,12 @@ def _standing_candidate(store: Store, view: WorldView, sid: StrategyId, run_id: 
     return candidate
 
 
+def _must_be_as_seen(candidate: Candidate, evidence_digest: Digest | None) -> None:
+    if evidence_digest is not None and evidence_digest != candidate.evidence:
+        changed = (Reason.EVIDENCE_CHANGED,)
+        raise Changed("The evidence has changed; look again.", reasons=changed)
+
+
 def approve(
     store: Store,
     world_id: WorldId,
@@ -291,9 +307,7 @@ def approve(
 
     def decide(view: WorldView) -> tuple[Candidate, Sequence[Fact]]:
         candidate = _standing_candidate(store, view, sid, run_id)
-        if evidence_digest is not None and evidence_digest != candidate.evidence:
-            changed = (Reason.EVIDENCE_CHANGED,)
-            raise Changed("The evidence has changed; look again.", reasons=changed)
+        _must_be_as_seen(candidate, evidence_digest)
         run = store.run(world_id, sid, run_id)
         seen = candidate.evidence if run is None else run.run.evidence
         evidence = evidence_digest or seen
@@ -318,12 +332,20 @@ def withdraw(store: Store, world_id: WorldId, by: By, sid: StrategyId, run_id: R
 
 
 def reject(
-    store: Store, world_id: WorldId, by: By, sid: StrategyId, run_id: RunId, reason: str
+    store: Store,
+    world_id: WorldId,
+    by: By,
+    sid: StrategyId,
+    run_id: RunId,
+    reason: str,
+    evidence_digest: Digest | None = None,
 ) -> Candidate:
-    """Holds the candidate until an operator releases it."""
+    """Holds the candidate until an operator releases it.  It needs no evidence (I10); who names
+    what they saw is told when that has changed: raises Changed."""
 
     def decide(view: WorldView) -> tuple[Candidate, Sequence[Fact]]:
         candidate = _standing_candidate(store, view, sid, run_id)
+        _must_be_as_seen(candidate, evidence_digest)
         facts = approvals.reject(candidate, reason)
         return foreseen(view, facts, by).candidates[candidate.candidate_id], facts
 

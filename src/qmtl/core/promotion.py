@@ -52,6 +52,7 @@ class Dossier:
     problems: tuple[Problem, ...] = ()
     correlations: Mapping[StrategyId, float | None] = field(default_factory=dict)
     healthy: Healthy | None = None  # What paper shows that live has to keep up.
+    volatility: float | None = None  # A bar, of paper that is not what its engine makes of it.
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from .policy import Bound, Evidence, Futility, Policy
 from .proof import SELECTION_P, Terms, blocks_of, campaigns, drift_of, e_values, terms
 from .times import SECONDS_PER_YEAR
 from .view import WorldView
-from .words import percent
+from .words import counted, percent
 
 Problem = tuple[Reason, str]
 
@@ -268,6 +268,50 @@ def measured(
             return found
         case _:
             return {}
+
+
+def apart_because(
+    view: WorldView, row: int, policy: Policy, volatility: float | None
+) -> str | None:
+    """Why paper is likely not what its engine makes of the same bars, and where to look, in words.
+
+    `volatility` is a bar's, of paper; None: it is what its engine makes of them.  None when nothing
+    was compared.
+    """
+    asked = policy.evidence.consistency if policy.evidence else None
+    apart, a_year = drift_of(view.proof, np.array([row])), policy.data.periods_per_year
+    count, bars = int(apart.count[0]), int(view.tracks[Stage.PAPER].window_points[row])
+    if asked is None or not volatility or not count or bars < drift.DRIFTS_MIN:
+        return None
+    mean = float(apart.mean[0]) * a_year
+    uneven = float(apart.deviation[0]) / volatility
+    match drift.likely_cause(apart, asked.alpha, bars, volatility):
+        case drift.Cause.MISSING_BARS:
+            return (
+                f"the likely cause is missing bars: {count} of {counted(bars, 'return')} came with "
+                "a replay; look at which bars the engine, or the producer, did not see"
+            )
+        case drift.Cause.COSTS:
+            look = "does not know" if mean < 0 else "charges, and nobody pays"
+            return (
+                f"the likely cause is costs: paper earns {_apart(mean)} than its replay, and "
+                f"evenly; look at fees, slippage and financing that the engine {look}"
+            )
+        case drift.Cause.OTHER_DATA:
+            return (
+                f"the likely cause is different data: bar by bar the two differ both ways, by "
+                f"{percent(uneven)} of the strategy's volatility; look at the prices of both, and "
+                "whether one is a bar late"
+            )
+        case drift.Cause.UNCLEAR:
+            return (
+                f"the cause is unclear: paper earns {_apart(mean)} than its replay, and unevenly, "
+                f"by {percent(uneven)} of the strategy's volatility; look at costs and at data"
+            )
+
+
+def _apart(mean_annual: float) -> str:
+    return f"{percent(abs(mean_annual))} a year {'less' if mean_annual < 0 else 'more'}"
 
 
 def bounds(view: WorldView, strategy_id: StrategyId, stage: Stage) -> tuple[Bound, ...]:

@@ -28,7 +28,7 @@ from .promotion import (
     valid_approvals,
     world_problems,
 )
-from .proving import Eta, eta, refuted, shown, unproven
+from .proving import Eta, apart_because, eta, refuted, shown, unproven
 from .snapshot import NotFresh, freshness
 from .times import NEVER, in_words, instant, micros, span_us
 from .view import Approval, Candidate, Rejected, WorldView
@@ -243,6 +243,9 @@ def _judgement(
     judged = view.verdict(row, stage)
     if judged is not None and dossier.verdict is not Verdict.PASS:
         yield from _failing(dossier.problems, stage)
+        why = apart_because(view, row, view.policy, dossier.volatility)
+        if why is not None:
+            yield Wait(reason=Reason.CONSISTENCY_FAILED, sentence=sentence(why))
     behind = judged is None or dossier.verdict is None or dossier.verdict is not judged
     if behind or (candidate is None and row in campaign.due(view, stage)):
         yield _unjudged(view, row, stage)

@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from qmtl.adapters.client import Client
+from qmtl.adapters.client import URL_DEFAULT, Client
 from qmtl.demo import us_large_caps
 from qmtl.demo.replay import AFTER_THE_CLOSE, WORLD, Desk, govern, moment, replay
 from qmtl.demo.report import Story, told, write
@@ -60,9 +60,16 @@ def main(out: Path, *, serve: bool = False, port: int = 0, until: date = REPLAY_
         told(story, console)
         write(story, out)
         console.print(f"\nsummary.json, timeline.txt and the server's data are in {out}.")
+        where = server.url if serve else URL_DEFAULT
+        if not serve:
+            command = sys.argv[0] if Path(sys.argv[0]).name == "qmtl" else "qmtl"
+            console.print(
+                f"To look at it in a browser: {command} serve --data {data} --clock replay"
+            )
+        console.print(f"[link]{where}/ui/worlds/{WORLD}[/link]", soft_wrap=True)
+        console.print(f"The token to sign in with is in {data}/admin.token.")
         if serve:
-            console.print(f"The server stays up at {server.url}; its token is {data}/admin.token.")
-            console.print("Ctrl-C ends it.")
+            console.print("The server stays up; Ctrl-C ends it.")
             _until_interrupted(server.process)
     return 0
 

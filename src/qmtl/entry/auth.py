@@ -32,7 +32,7 @@ WORLD_ELSEWHERE: Final = frozenset({"POST /strategies", "GET /events/subscribe"}
 SECRET: Final = frozenset({"POST /tokens", "POST /tokens/{token_id}/rotate"})
 # What lowers, or may: it names its effect, is done again when it was undone since, and is never
 # limited.
-STOPS: Final = frozenset(
+_STOPS: Final = frozenset(
     {
         f"POST {_W}/kill",
         f"POST {_W}/demote",
@@ -43,10 +43,14 @@ STOPS: Final = frozenset(
     }
 )
 PUBLIC: Final = frozenset(
-    {"GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"}
+    {
+        *("GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"),
+        *("GET /", "GET /ui/sign-in", "POST /ui/sign-in", "POST /ui/sign-out"),
+        "GET /ui/static/{name}",
+    }
 )
 
-ROLES: Final[Mapping[str, Roles]] = {
+_API: Final[Mapping[str, Roles]] = {
     "GET /worlds": ANYONE,
     "POST /worlds": OPERATING | ADMIN,  # With allow_live: policy-admin, too.
     f"GET {_W}": ANYONE,
@@ -110,6 +114,48 @@ ROLES: Final[Mapping[str, Roles]] = {
     "POST /tokens/{token_id}/rotate": ANYONE,  # One's own; another's takes an admin.
     "DELETE /tokens/{token_id}": ADMIN,
 }
+
+# ---- The dashboard: pages show, and their forms are what the API does ------------------------
+
+UI: Final = "/ui"
+_S: Final = f"{UI}{_W}/strategies/{{strategy_id}}"
+_PAGES: Final[Mapping[str, Roles]] = {
+    f"GET {UI}": ANYONE,
+    f"GET {UI}/system": ANYONE,
+    f"GET {UI}{_W}": ANYONE,
+    f"GET {UI}{_W}/events": ANYONE,
+    f"GET {_S}": ANYONE,
+    f"GET {_S}/chart": ANYONE,
+    f"GET {_S}/runs/{{run_id}}": ANYONE,
+    f"GET {UI}{_W}/candidates/{{candidate_id}}": ANYONE,
+    f"GET {UI}{_W}/policy": ANYONE,
+    f"GET {UI}{_W}/journal": ANYONE,
+    f"GET {UI}{_W}/journal/verified": ANYONE,
+    f"GET {UI}{_W}/journal/{{seq}}": ANYONE,
+    f"GET {UI}{_W}/hub": ANYONE,
+}
+# What a form asks for, by the route that takes the form: it goes through the API's own door, so
+# that there is one way to write.  A form knows no method but POST; what changes is the path's end.
+FORMS: Final[Mapping[str, str]] = {
+    **{
+        f"POST {UI}{path}": f"POST {path}"
+        for path in (
+            *(f"{_W}/kill", f"{_W}/resume", f"{_W}/demote", f"{_W}/set-default"),
+            *(f"{_LIVE}/approve", f"{_LIVE}/reject", f"{_LIVE}/release", f"{_LIVE}/apply"),
+            f"{_W}/confirmations/{{confirmation_id}}",
+            f"{_W}/strategies/{{strategy_id}}/extend",
+        )
+    },
+    f"POST {UI}{_LIVE}/withdraw": f"DELETE {_LIVE}/approve",
+    f"POST {UI}{_W}/activation": f"PUT {_W}/activation",
+    f"POST {UI}{_W}/change": f"PATCH {_W}",
+}
+ROLES: Final[Mapping[str, Roles]] = {
+    **_API,
+    **_PAGES,
+    **{form: _API[route] for form, route in FORMS.items()},
+}
+STOPS: Final = _STOPS | {form for form, route in FORMS.items() if route in _STOPS}
 
 # What more a route asks, past the table: the handler or the use case does, where it is named.
 BESIDES: Final[Mapping[str, str]] = {

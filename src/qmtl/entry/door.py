@@ -75,6 +75,7 @@ class Call:
     route: str
     reads: bool
     headers: Mapping[str, str]
+    authorization: str | None  # What the credential came in; asked again while a stream is open.
     raw: bytes
     idempotency_key: str | None
     request_digest: str
@@ -212,17 +213,25 @@ class Door(APIRoute):
                 request.state.call = await self._call(request, services)
                 return await inner(request)
             except Refusal as refusal:
-                return problems.of(refusal)
+                return self.refused(request, refusal)
             except ClientDisconnect:
                 return problems.problem(400, "The body ended before it was whole.")
             except RequestValidationError as error:
                 said = sentences([{**e, "loc": e["loc"][1:]} for e in error.errors()])
-                return problems.of(Invalid(*said))
+                return self.refused(request, Invalid(*said))
             finally:
                 if not self.reads:
                     services.bell.ring()
 
         return handle
+
+    def authorization(self, request: Request) -> str | None:
+        """What a request came with to say who asks."""
+        return request.headers.get("authorization")
+
+    def refused(self, request: Request, refusal: Refusal) -> Response:
+        """The answer to what was refused."""
+        return problems.of(refusal)
 
     async def _call(self, request: Request, services: Services) -> Call:
         credential, by = await run_in_threadpool(self._admitted, request, services)
@@ -241,6 +250,7 @@ class Door(APIRoute):
             route=self.key,
             reads=self.reads,
             headers=request.headers,
+            authorization=self.authorization(request),
             raw=raw,
             idempotency_key=key,
             request_digest="" if key is None else _digest(request, raw),
@@ -249,7 +259,7 @@ class Door(APIRoute):
     def _admitted(self, request: Request, services: Services) -> tuple[Credential, By]:
         """In this order, so that nobody without a credential learns what there is."""
         now = services.clock.now()
-        header = request.headers.get("authorization")
+        header = self.authorization(request)
         address = request.client.host if request.client is not None else ""
         credential = services.identity.identify(header, now, address, held_up=not self.stops)
         named = request.path_params.get("world_id")

@@ -6,7 +6,7 @@ start from before anything happens, and so misses nothing either when the first 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from time import monotonic
 from typing import Annotated, Any, Final
@@ -90,15 +90,19 @@ async def subscribe(
     call: CallIn, world: WorldAsked, after: After = None, quiet_sec: QuietAsked = None
 ) -> Response:
     """What happens in a world from now on; after `Last-Event-ID`, when there is one."""
-    start = await run_in_threadpool(_start, call, world, after)
+    start = await run_in_threadpool(start_of, call, world, after)
     quiet = QUIET_SEC if quiet_sec is None else quiet_sec
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     opening = f"retry: {RETRY_MS}\n"
     if after is None and "last-event-id" not in call.headers:
         opening += f"id: {start}\n"  # Without data it is no event, and is remembered as one's id.
+    return counted(call, following(call, world, start, quiet, f"{opening}\n".encode(), _framed))
+
+
+def counted(call: Call, stream: AsyncIterator[bytes]) -> Response:
+    """The answer that streams.  Raises SlowDown when the credential has too many open."""
     held = ExitStack()
     held.enter_context(call.services.limiter.stream(call.credential.key))
-    stream = _stream(call, world, start, quiet, f"{opening}\n".encode())
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Counted(held, stream, 200, headers, MEDIA_TYPE)
 
 
@@ -114,7 +118,7 @@ class Counted(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _start(call: Call, world_id: WorldId, after: int | None) -> int:
+def start_of(call: Call, world_id: WorldId, after: int | None) -> int:
     """The seq after which the stream begins.  Raises Forbidden, UnknownWorld, Invalid."""
     call.by(world_id)
     head = world_of(call.store, world_id).seq
@@ -128,9 +132,25 @@ def _start(call: Call, world_id: WorldId, after: int | None) -> int:
     return head if after is None else after
 
 
-async def _stream(
-    call: Call, world_id: WorldId, after: int, quiet_sec: float, opening: bytes
+Frames = Callable[[WorldId, Sequence[Entry]], Iterator[bytes]]
+
+
+def _framed(world_id: WorldId, entries: Sequence[Entry]) -> Iterator[bytes]:
+    for entry in entries:
+        yield framed(world_id, entry)
+
+
+async def following(
+    call: Call,
+    world_id: WorldId,
+    after: int,
+    quiet_sec: float,
+    opening: bytes,
+    frames: Frames,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[bytes]:
+    """The journal's tail as `frames` tells it, until the credential opens it no more, or until it
+    does not go on: both are asked every `quiet_sec`."""
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
@@ -141,10 +161,11 @@ async def _stream(
             for entry in entries:
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq
-                yield framed(world_id, entry)
+            for frame in frames(world_id, entries):
+                yield frame
             if monotonic() - asked_at >= quiet_sec:  # However much there was to tell meanwhile.
                 asked_at = monotonic()
-                if not await run_in_threadpool(_still_may, call, world_id):
+                if not goes_on() or not await run_in_threadpool(_still_may, call, world_id):
                     return
                 yield b": quiet\n\n"
             if not entries:
@@ -164,8 +185,7 @@ def _still_may(call: Call, world_id: WorldId) -> bool:
     """Whether the credential still opens the stream: it may have been revoked, or have expired."""
     try:
         now = call.services.clock.now()
-        header = call.headers.get("authorization")
-        found = call.services.identity.identify(header, now, "", held_up=False)
+        found = call.services.identity.identify(call.authorization, now, "", held_up=False)
         auth.allow(call.route, found, world_id)
     except Refusal:
         return False

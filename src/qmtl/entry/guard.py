@@ -1,8 +1,8 @@
 """What stands around every answer of a process: the name it was called by, and what it tells
 browsers.
 
-Nothing here is for browsers yet, so they are told to do nothing with it.  There is no CORS: no page
-of elsewhere may read an answer.
+The API is not for browsers, so they are told to do nothing with it; the dashboard's pages say what
+they need (`dashboard/render.py`).  There is no CORS: no page of elsewhere may read an answer.
 """
 
 from typing import Final
@@ -21,6 +21,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",  # Reads say `no-cache`, and are asked for again by their ETag.
 }
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})  # Names of this machine itself.
 HSTS: Final = "max-age=31536000; includeSubDomains"  # A year, as browsers' own lists ask for.
 
 

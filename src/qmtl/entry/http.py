@@ -21,6 +21,8 @@ from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM
 
 from . import contract, events, gateway, journal, liveservice, problems, riskhub, worldservice
+from .dashboard import routes as dashboard
+from .dashboard.visits import Dashboard
 from .door import JSON, dumped
 from .guard import guard
 from .lane import Lane
@@ -100,9 +102,11 @@ def create_app(services: Services) -> FastAPI:
         title="qmtl", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
+    app.state.dashboard = Dashboard()
     counts = Counts()
     for router in ROUTERS:
         app.router.routes.extend(router)
+    app.router.routes.extend(dashboard.ROUTES)
     _public(app, services, counts)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Refusal, _refused)
@@ -184,6 +188,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
         detail = f"{request.method} is no method of this path; it has {', '.join(methods)}."
     elif error.status_code == HTTPStatus.NOT_FOUND:
         detail = "There is no such path."
+    if dashboard.is_page(request):
+        return dashboard.wrong(error.status_code, detail)
     return problems.problem(error.status_code, detail, headers=headers)
 
 
@@ -195,4 +201,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problems.problem(500, "This is a bug of the server; its log says more.")
+    detail = "This is a bug of the server; its log says more."
+    if dashboard.is_page(request):
+        return dashboard.wrong(500, detail)
+    return problems.problem(500, detail)

@@ -78,6 +78,7 @@ class Lane:
             route=_KEY,
             reads=True,
             headers=headers,
+            authorization=headers.get("authorization"),
             raw=b"",
             idempotency_key=None,
             request_digest="",

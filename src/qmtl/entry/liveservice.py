@@ -87,12 +87,20 @@ def withdraw(
     return call.answer(answers_live.candidate(world_id, found))
 
 
-@ROUTES.writes("POST", LIVE + "/reject", {200: jl.CandidateJson}, takes=bodies.Reject, keyed=False)
+@ROUTES.writes(
+    "POST",
+    LIVE + "/reject",
+    {200: jl.CandidateJson},
+    takes=bodies.Reject,
+    refuses=(412,),
+    keyed=False,
+)
 def reject(call: CallIn, world_id: WorldIn) -> Response:
     """Holds the candidate until an operator releases it."""
     asked, by = call.read(bodies.Reject), call.by(world_id)
+    seen = None if asked.evidence_digest is None else Digest(asked.evidence_digest)
     sid, run_id = StrategyId(asked.strategy_id), RunId(asked.run_id)
-    found = promotions.reject(call.store, world_id, by, sid, run_id, asked.reason)
+    found = promotions.reject(call.store, world_id, by, sid, run_id, asked.reason, seen)
     return call.answer(answers_live.candidate(world_id, found))
 
 

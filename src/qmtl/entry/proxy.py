@@ -35,9 +35,10 @@ from qmtl.core.errors import Refusal, Unauthenticated, UpstreamAway
 from qmtl.core.names import Reason, StrategyId, WorldId
 from qmtl.sdk.decisions import monotonic
 
-from . import problems
+from . import auth, problems
+from .dashboard import routes as dashboard
 from .door import BULK_BYTES_MAX, JSON, body_of, dumped
-from .guard import guard
+from .guard import LOOPBACK, guard, host_of
 from .spool import Kept, Spool
 
 LOG = logging.getLogger("qmtl.gateway")
@@ -61,6 +62,12 @@ KEPT: Final = "The world service is away: the submission is kept, and forwarded 
 # What may lower a decision, by its method or the end of its path.
 LOWERING = frozenset({"PATCH", "PUT", "DELETE"})
 LOWERS = ("/kill", "/demote", "/set-default", "/restatements", "/reject")
+
+
+def may_lower(method: str, path: str) -> bool:
+    """Whether a request may lower a decision; of the dashboard's forms, each may."""
+    form = method == "POST" and path.startswith(f"{auth.UI}/")
+    return form or method in LOWERING or path.endswith(LOWERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ class Gateway:
         try:
             return self.passed(await self.send(request, body))
         finally:
-            if request.method in LOWERING or request.url.path.endswith(LOWERS):
+            if may_lower(request.method, request.url.path):
                 self.forget()
 
     def forget(self) -> None:
@@ -312,6 +319,16 @@ def _key(request: Request) -> tuple[str, str, str]:
     return credential, str(request.path_params["world_id"]), strategy_id
 
 
+def sealed(answer: Response, request: Request, https: bool) -> Response:
+    """A cookie of the dashboard goes over TLS only, unless to this machine itself: the world
+    service, which is reached from the gateway, does not know how the gateway is."""
+    cookie = answer.headers.get("set-cookie")
+    away = https or host_of(request.headers.get("host", "")) not in LOOPBACK
+    if cookie is not None and away and "; secure" not in cookie.lower():
+        answer.headers["set-cookie"] = f"{cookie}; Secure"
+    return answer
+
+
 def _away(error: httpx.TransportError) -> UpstreamAway:
     return UpstreamAway(f"The world service does not answer: {type(error).__name__}.")
 
@@ -324,12 +341,15 @@ def create_app(
     async def healthz(_request: Request) -> Response:
         return Response(dumped({"status": "ok", "version": __version__}), media_type=JSON)
 
+    async def forward(request: Request) -> Response:
+        return sealed(await gateway.forward(request), request, https)
+
     app = Starlette(
         routes=[
             Route("/healthz", healthz, methods=["GET"]),
             Route("/worlds/{world_id}/decide", gateway.decide, methods=["GET"]),
             Route("/strategies", gateway.submit, methods=["POST"]),
-            Route("/{path:path}", gateway.forward, methods=METHODS),
+            Route("/{path:path}", forward, methods=METHODS),
         ],
         exception_handlers={Refusal: _refused, HTTPException: _http_problem, Exception: _bug},
         lifespan=gateway.running,
@@ -338,8 +358,10 @@ def create_app(
     return app
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    if dashboard.is_page(request):
+        return dashboard.wrong(error.status, str(error))
     return problems.of(error)
 
 

@@ -26,6 +26,7 @@ from qmtl.core.names import SYSTEM, Role, WorldId
 from qmtl.core.snapshot import CLOCK_SKEW_MAX
 
 from . import authfile, identity
+from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
 from .proxy import Gateway
@@ -36,7 +37,6 @@ from .spool import Spool
 PORT_DEFAULT: Final = 8321
 SANDBOX: Final = WorldId("sandbox")
 SECRET_MODE: Final = 0o600
-LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class Part(StrEnum):
@@ -196,7 +196,7 @@ def hosts_of(settings: Settings, named: Sequence[str]) -> frozenset[str] | None:
     On loopback they are known: a page of elsewhere, whose name somebody points here, is none.
     """
     if settings.loopback:
-        return frozenset({*LOOPBACK_NAMES, settings.host, *named})
+        return frozenset({*LOOPBACK, settings.host, *named})
     return frozenset(named) or None
 
 

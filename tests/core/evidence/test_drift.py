@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from qmtl.core.columns import Float
 from qmtl.core.evidence import drift
 from qmtl.core.evidence.drift import DRIFTS_MIN, HEALTHY_MIN, RATES, Healthy, Sums
 
@@ -80,6 +81,57 @@ def test_what_two_ways_of_adding_up_differ_by_is_no_drift(apart: float) -> None:
 def test_a_cost_that_never_varies_is_drift(cost: float) -> None:
     held = sums(np.full(60, cost))
     assert np.abs(held.mean[0]) > drift.drift_radius(held, 0.05)[0]
+
+
+# ---- The likely cause --------------------------------------------------------------------------
+
+
+def planted(name: str, rng: np.random.Generator) -> tuple[Float, Float]:
+    """120 days of paper, and of its replay, NaN where there is none; 16 % a year of volatility."""
+    replay = rng.normal(0.0005, 0.01, 120)
+    traded = rng.uniform(0.5, 1.5, 120)  # What is turned over varies from day to day.
+    match name:
+        case "costs":
+            return replay - 0.001 * traded, replay
+        case "costs that nobody pays":
+            return replay + 0.001 * traded, replay
+        case "another vendor":
+            return replay + rng.normal(0, 0.004, 120), replay
+        case "a bar late":
+            return np.roll(replay, 1), replay
+        case "another strategy":
+            return rng.normal(0.0005, 0.01, 120), replay
+        case "missing bars":
+            return replay, np.where(rng.uniform(size=120) < 0.25, np.nan, replay)
+        case _:
+            return replay - 0.0035 + rng.normal(0, 0.0035, 120), replay
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("costs", drift.Cause.COSTS),
+        ("costs that nobody pays", drift.Cause.COSTS),
+        ("another vendor", drift.Cause.OTHER_DATA),
+        ("a bar late", drift.Cause.OTHER_DATA),
+        ("another strategy", drift.Cause.OTHER_DATA),
+        ("missing bars", drift.Cause.MISSING_BARS),
+        ("both costs and data", drift.Cause.UNCLEAR),
+    ],
+)
+def test_what_was_planted_is_named(name: str, cause: drift.Cause) -> None:
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(200):
+        paper, replay = planted(name, rng)
+        apart = paper - replay
+        held = sums(apart[np.isfinite(apart)])
+        found.append(drift.likely_cause(held, 0.05, len(paper), float(paper.std(ddof=1))))
+    assert found.count(cause) >= 190, {each: found.count(each) for each in drift.Cause}
+
+
+def test_of_too_little_no_cause_is_named() -> None:
+    assert drift.likely_cause(sums(np.full(9, -0.01)), 0.05, 9, 0.01) is drift.Cause.UNCLEAR
 
 
 # ---- Decay -------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ class Approve(Run):
 
 class Reject(Run):
     reason: Why
+    evidence_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")] | None = None
 
 
 class Release(Body):

@@ -6,6 +6,7 @@ theory and asymptotic confidence sequences.  S24: Shin, Ramdas & Rinaldo (2024),
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import numpy as np
@@ -56,6 +57,40 @@ def drift_radius(held: Sums, alpha: float) -> Float:
         share = 2 * scaled / (n**2 * rho2) * np.log(np.sqrt(scaled) / alpha)
         radius = np.maximum(held.deviation * np.sqrt(share), FLAT)
         return np.where(n >= DRIFTS_MIN, radius, np.nan)
+
+
+COMPARED_MIN: Final = 0.9  # Of the bars: below it, too many have no replay to say more.
+EVEN: Final = 0.25  # Of the volatility: what differs by less, bar by bar, differs evenly.
+UNEVEN: Final = 0.5  # Two series with nothing in common differ by sqrt(2) of it.
+
+
+class Cause(StrEnum):
+    """Why paper is not what its engine makes of the same bars, as far as the numbers show it."""
+
+    MISSING_BARS = "missing bars"
+    COSTS = "costs"
+    OTHER_DATA = "different data"
+    UNCLEAR = "unclear"
+
+
+def likely_cause(held: Sums, alpha: float, bars: float, volatility: float) -> Cause:
+    """Of one strategy (arrays of shape (1,)), paper less replay.
+
+    `bars` is how many returns paper has, `volatility` their standard deviation a bar.  A cost takes
+    much the same from every bar; other prices, or the same ones a bar late, differ both ways.  The
+    limits are conventions, not tests: it says where to look first.
+    """
+    count, mean, deviation = (float(each[0]) for each in (held.count, held.mean, held.deviation))
+    if count < COMPARED_MIN * bars:
+        return Cause.MISSING_BARS
+    if count < DRIFTS_MIN:
+        return Cause.UNCLEAR
+    drifts = abs(mean) > float(drift_radius(held, alpha)[0])
+    if drifts and deviation <= EVEN * volatility:
+        return Cause.COSTS
+    if deviation >= UNEVEN * volatility or not drifts:
+        return Cause.OTHER_DATA
+    return Cause.UNCLEAR
 
 
 RATES: Final = tuple(j / 10 for j in (1, 2, 3, 5, 7, 9))  # Shares of the steepest bet.
