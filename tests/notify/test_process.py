@@ -5,11 +5,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,18 @@ rules:
 
     def until_it_watches(self) -> None:
         """It has seen the world once, so whatever happens from now on is news."""
-        deadline = time.monotonic() + 20
-        while b"qmtl notify: http" not in (self.said.read_bytes() if self.said.exists() else b""):
-            assert time.monotonic() < deadline
+        deadline = time.monotonic() + 30
+        while not self.watches():
+            assert time.monotonic() < deadline, self.said.read_text()
             time.sleep(0.05)
-        time.sleep(1.0)
+
+    def watches(self) -> bool:
+        with suppress(sqlite3.OperationalError):  # The file, or its tables, are not there yet.
+            uri = f"file:{self.folder / 'notify.db'}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True)) as kept:
+                found = kept.execute("SELECT 1 FROM positions WHERE world_id = ?", (W,))
+                return found.fetchone() is not None
+        return False
 
 
 @contextmanager

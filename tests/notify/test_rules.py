@@ -14,6 +14,7 @@ from qmtl.core.notices import About
 from qmtl.entry.notify import notifier
 from qmtl.entry.notify.config import Rule, Settings, Webhook
 from qmtl.entry.notify.notifier import Watch
+from tests.dashboard.browsing import person, stranger
 from tests.http.harness import (
     DAY,
     Harness,
@@ -103,6 +104,19 @@ def test_a_candidate_that_waits_is_told_once_with_its_page(told: Told) -> None:
     assert told.new() == []
     told.again()
     assert told.new() == []
+
+
+def test_the_link_opens_the_candidates_page_and_approves_nothing(told: Told) -> None:
+    """Whoever fetches it: an approver who is signed in, or what scans mail for links."""
+    with_candidate(told.harness)
+    (only,) = told.new()
+    path = only.message["data"]["url"].removeprefix("https://qmtl.example.com")
+    before = told.harness.state()
+    page = person(told.harness, "al").get(path)
+    assert page.status == 200
+    assert page.offers("/approve")
+    assert not stranger(told.harness).get(path).offers("/approve")
+    assert told.harness.state() == before
 
 
 def test_who_approves_ends_it_and_who_takes_it_back_begins_it_again(told: Told) -> None:
