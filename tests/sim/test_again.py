@@ -1,17 +1,31 @@
 """A world's own history again: under its own policy it is what it was, and nothing else may be."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import facts as f
-from qmtl.core.names import StrategyId
-from qmtl.core.policy import Policy
+from qmtl.core.errors import Invalid
+from qmtl.core.names import Stage, StrategyId
+from qmtl.core.policy import Bound, Policy, Window
+from qmtl.entry.cli import app
 from qmtl.sim import again, trial
+from qmtl.sim.again import Null
 from qmtl.sim.returns import placebo
-from qmtl.sim.scene import WORLD, Scene
+from qmtl.sim.scene import DAY, WORLD, Scene
+from tests.exports import exported, told_of
 from tests.worlds import AUTO
 
-DAYS, COUNT = 60, 4
+DAYS, COUNT, NONE = 60, 4, timedelta(0)
 SIDS = [StrategyId(f"s{n}") for n in range(COUNT)]
 
 
@@ -48,3 +62,129 @@ def test_under_its_own_policy_it_is_what_it_was() -> None:
     assert what.count("live, step 1") >= 2, what
     assert "live, step 2" in what, what
     assert any(w.startswith("demoted") for w in what), what
+
+
+def test_an_earlier_history_is_enough_to_be_the_same() -> None:
+    """Nothing is decided on what came later: cut anywhere, it is what it was by then."""
+    whole = kept(AUTO)
+    cut = len(history()[1]) * 2 // 3
+    for was, now in zip(whole, again.again(AUTO, WORLD, history()[1][:cut]), strict=True):
+        assert now.trial == now.fact == was.fact[: len(now.fact)]
+
+
+def test_a_stricter_policy_promotes_fewer_and_says_why() -> None:
+    bounds = {**AUTO.gates.by_stage, Stage.PAPER: (Bound(metric="sharpe_annual", min=1_000.0),)}
+    stories = kept(replace(AUTO, gates=replace(AUTO.gates, by_stage=bounds)))
+    assert again.went_live(stories, in_fact=True) >= 2
+    assert again.went_live(stories) == 0
+    why = [s.why for s in stories if any(m.what.startswith("live") for m in s.fact)]
+    assert all(w and w.startswith("under this policy: ") and "sharpe_annual" in w for w in why), why
+
+
+def test_where_it_goes_live_and_did_not_its_paper_returns_are_its_live_ones() -> None:
+    slots = replace(AUTO.governance, max_live_slots=4, max_live_weight=1.0, cooldown=NONE)
+    more = replace(AUTO, selection=None, governance=slots)
+    stories = kept(more)
+    early = [s for s in stories if s.trial != s.fact]
+    assert early
+    # Up the ramp it came by the returns of then, which were those of paper.
+    only_here = [s for s in stories if not any(m.what.startswith("live") for m in s.fact)]
+    assert any(m.what == "live, step 2" for s in only_here for m in s.trial), stories
+
+
+@pytest.mark.parametrize("null", list(Null))
+def test_a_placebo_has_the_shape_and_no_skill(null: Null) -> None:
+    _, journal = history()
+    drawn = again.placebo(journal, null, 1)
+    assert drawn == again.placebo(journal, null, 1)
+    assert drawn != again.placebo(journal, null, 2)
+    for stage in (Stage.PAPER, Stage.LIVE):
+        was, now = (_returns(each, stage) for each in (journal, drawn))
+        assert was.keys() == now.keys()
+    was, now = (_returns(each, Stage.PAPER) for each in (journal, drawn))
+    for sid in SIDS:
+        a, b = np.array(was[sid]), np.array(now[sid])
+        left = a - a.mean()
+        if null is Null.SIGNS:
+            assert np.abs(b) == pytest.approx(np.abs(left))
+        else:
+            assert set(b) <= set(np.maximum(left, again.LEAST))
+        assert 0.2 < (np.sign(b) == np.sign(a)).mean() < 0.8
+        assert abs(b.mean()) < 4 * left.std() / len(a) ** 0.5
+    assert drawn[:2] == list(journal[:2])  # What is no return is what it was.
+
+
+def _returns(journal: Sequence[f.Entry], stage: Stage) -> dict[StrategyId, list[float]]:
+    found: dict[StrategyId, list[float]] = {}
+    for entry in journal:
+        if isinstance(entry.fact, f.SnapshotStored) and entry.fact.stage is stage:
+            for sid, part in again._parts(entry.fact.points):
+                found.setdefault(sid, []).extend(entry.fact.points.returns()[part].tolist())
+    return found
+
+
+def test_placebos_of_a_skilled_world_lose_their_skill() -> None:
+    """A threshold that the history reaches, and luck seldom."""
+    slots = replace(AUTO.governance, max_live_slots=COUNT, max_live_weight=1.0, cooldown=NONE)
+    window = Window(span=40 * DAY, min_observations=30, max_window=90 * DAY)
+    bounds = {**AUTO.gates.by_stage, Stage.PAPER: (Bound(metric="sharpe_annual", min=4.0),)}
+    strict = replace(
+        AUTO,
+        selection=None,
+        governance=slots,
+        gates=replace(AUTO.gates, by_stage=bounds),
+        campaign=replace(AUTO.campaign, paper=window),
+    )
+    _, journal = history()
+    real = again.went_live(again.again(strict, WORLD, journal))
+    drawn = [again.promoted(strict, WORLD, journal, (null, n)) for null in Null for n in range(4)]
+    live, of = sum(a for a, _ in drawn), sum(b for _, b in drawn)
+    assert of == 8 * COUNT
+    assert real >= 3
+    assert live / of < real / COUNT / 2, (live, of)
+    assert drawn[0] == again.promoted(strict, WORLD, journal, (Null.SIGNS, 0))
+
+
+def test_a_world_without_a_policy_has_nothing_to_compare() -> None:
+    with pytest.raises(Invalid, match="never had a policy"):
+        again.again(AUTO, WORLD, [])
+
+
+# ---- The command -------------------------------------------------------------------------------
+
+
+def written(tmp_path: Path) -> tuple[Path, Path]:
+    """An export of the history, and its policy."""
+    export, policy = tmp_path / "w.jsonl", tmp_path / "own.json"
+    export.write_bytes(b"".join(exported(told_of(history()[0].store, WORLD), WORLD)))
+    policy.write_text(json.dumps(policies.document(AUTO)))
+    return export, policy
+
+
+def test_the_command_reads_an_export(tmp_path: Path) -> None:
+    export, policy = written(tmp_path)
+    asked = ["policy", "simulate", str(policy), "--from-world", str(export)]
+    asked += ["--placebos", "1", "--jobs", "1"]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0, shown.output
+    assert "every approval counts as given" in shown.stdout
+    assert "without skill (sign-flipped)" in shown.stdout
+    told = CliRunner().invoke(app, [*asked, "--json"])
+    found = json.loads(told.stdout)
+    assert [s["strategy_id"] for s in found["strategies"]] == SIDS
+    assert all(s["trial"] == s["fact"] and s["apart_at"] is None for s in found["strategies"])
+    assert found["totals"]["live"] == found["totals"]["live_in_fact"] >= 2
+    assert [p["of"] for p in found["placebos"]] == [COUNT, COUNT]
+    assert json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout) == found
+
+
+def test_a_damaged_export_is_refused(tmp_path: Path) -> None:
+    export, policy = written(tmp_path)
+    lines = export.read_bytes().splitlines(keepends=True)
+    export.write_bytes(b"".join(lines[:7] + lines[8:]))
+    told = CliRunner().invoke(
+        app, ["policy", "simulate", str(policy), "--from-world", str(export), "--json"]
+    )
+    assert told.exit_code == 1
+    assert told.stdout == ""
+    assert "entry 7 was removed" in told.stderr

@@ -8,7 +8,7 @@ A return goes to where its strategy is.  One that is live here and was not then 
 returns as live ones; one that was live then and is not here has its live returns as paper ones.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from qmtl.app import campaigns, hub, promotions
 from qmtl.app.step import By, step
 from qmtl.core import facts as f
 from qmtl.core.campaign import breakers
+from qmtl.core.columns import Int64
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import Phase, Reason, Role, Stage, StrategyId, WorldId
@@ -150,32 +151,40 @@ class _Replay:
                     self._post(entry, one)
                 self.bar_at = entry.at
             case f.SeriesRestated() as fact:
-                self._commit(
-                    entry, lambda view: (fact, *hub.relied_upon(_with(view, fact, entry), fact))
-                )
+                self._restate(entry, fact)
             case f.EvaluationsRecorded() as fact if _is_submission(fact, entry, before):
                 for run in fact.runs:
                     with suppress(Refusal):
                         self.scene.evaluate(run.strategy_id, Stage.BACKTEST, actor=entry.actor)
             case f.Demoted(reason=Reason.MANUAL) as fact:
                 with suppress(Refusal):  # It is not that high up here.
-                    by = self._by(entry)
-                    to, why = fact.to, fact.detail
-                    promotions.demote(self.scene.store, by[0], by[1], fact.strategy_id, to, why)
+                    promotions.demote(
+                        self.scene.store,
+                        self.scene.world_id,
+                        _by(entry),
+                        fact.strategy_id,
+                        fact.to,
+                        fact.detail,
+                    )
             case f.HoldReleased() as fact if self._is_held(fact.strategy_id):
                 self._commit(entry, lambda view: (fact,))
             case f.CampaignExtended() as fact:
                 with suppress(Refusal):
-                    world_id, by = self._by(entry)
-                    sid, sec = fact.strategy_id, fact.by_sec
-                    promotions.extend(self.scene.store, world_id, by, sid, sec, fact.reason)
+                    promotions.extend(
+                        self.scene.store,
+                        self.scene.world_id,
+                        _by(entry),
+                        fact.strategy_id,
+                        fact.by_sec,
+                        fact.reason,
+                    )
             case f.ActivationLowered() as fact:
                 held = self.scene.view.live.get(fact.strategy_id)
                 if held is not None:
                     lower = replace(fact, weight=min(fact.weight, held.weight))
                     self._commit(entry, lambda view: (lower,))
             case f.PhaseEntered() | f.CandidateProposed() | f.CandidateVoided() if (
-                entry.at == before_at(self.fact)
+                entry.at == _decided_at(self.fact)
             ):
                 pass  # Part of what was just decided.
             case fact if isinstance(fact, Outside):
@@ -185,16 +194,13 @@ class _Replay:
             case _:
                 pass  # Approvals, and what belongs to the program: see the head of the file.
 
-    def _by(self, entry: f.Entry) -> tuple[WorldId, By]:
-        return self.scene.world_id, By(entry.actor, EVERYTHING, entry.at)
-
     def _is_held(self, sid: StrategyId) -> bool:
         view = self.scene.view
         return bool(view.standings.held[view.strategies[sid].row])
 
-    def _commit(self, entry: f.Entry, facts) -> None:  # type: ignore[no-untyped-def]
-        world_id, by = self._by(entry)
-        step(self.scene.store, world_id, by, lambda view: (None, facts(view)), archived=True)
+    def _commit(self, entry: f.Entry, facts: Callable[[WorldView], Sequence[f.Fact]]) -> None:
+        store, world_id = self.scene.store, self.scene.world_id
+        step(store, world_id, _by(entry), lambda view: (None, facts(view)), archived=True)
 
     def _post(self, entry: f.Entry, fact: f.SnapshotStored) -> None:
         def decide(view: WorldView) -> tuple[f.Fact, ...]:
@@ -203,6 +209,9 @@ class _Replay:
             return (fact, *breakers(_with(view, fact, entry), fact.points))
 
         self._commit(entry, decide)
+
+    def _restate(self, entry: f.Entry, fact: f.SeriesRestated) -> None:
+        self._commit(entry, lambda view: (fact, *hub.relied_upon(_with(view, fact, entry), fact)))
 
     # ---- Looking -------------------------------------------------------------------------------
 
@@ -262,10 +271,14 @@ class _Replay:
         ]
 
 
-def before_at(world: World) -> datetime | None:
+def _decided_at(world: World) -> datetime | None:
     """When the entry before the newest was written, if the code decided it; None else."""
     found = world.journal[world.view.seq - 2] if world.view.seq > 1 else None
     return found.at if found is not None and isinstance(found.fact, Decided) else None
+
+
+def _by(entry: f.Entry) -> By:
+    return By(entry.actor, EVERYTHING, entry.at)
 
 
 def _with(view: WorldView, fact: f.Fact, entry: f.Entry) -> WorldView:
@@ -330,7 +343,7 @@ def _parts(points: f.Points) -> Iterable[tuple[StrategyId, slice]]:
         at += count
 
 
-def _only(points: f.Points, sids: set[StrategyId], after_t: np.ndarray) -> f.Points:
+def _only(points: f.Points, sids: set[StrategyId], after_t: Int64) -> f.Points:
     t, r = points.times(), points.returns()
     kept = [
         (sid, t[part][t[part] > last], r[part][t[part] > last])
@@ -417,6 +430,9 @@ def _points(points: f.Points, was: Series, now: Series) -> f.Points:
     return replace(points, r=r.tobytes())
 
 
+Drawn = tuple[Null, int]  # With its seed.
+
+
 def went_live(stories: Sequence[Story], *, in_fact: bool = False) -> int:
     """How many were ever live."""
     return sum(
@@ -426,7 +442,7 @@ def went_live(stories: Sequence[Story], *, in_fact: bool = False) -> int:
 
 
 def promoted(
-    policy: Policy, world_id: WorldId, journal: Sequence[f.Entry], drawn: tuple[Null, int]
+    policy: Policy, world_id: WorldId, journal: Sequence[f.Entry], drawn: Drawn
 ) -> tuple[int, int]:
     """Of one placebo of a journal: how many were ever live, of how many."""
     stories = again(policy, world_id, placebo(journal, *drawn))
