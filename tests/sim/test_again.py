@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -15,15 +16,16 @@ from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import facts as f
 from qmtl.core.errors import Invalid
-from qmtl.core.names import Stage, StrategyId
+from qmtl.core.names import Reason, Stage, StrategyId
 from qmtl.core.policy import Bound, Policy, Window
 from qmtl.entry.cli import app
-from qmtl.sim import again, trial
+from qmtl.entry.cli.context import Setting
+from qmtl.sim import again, cast, trial
 from qmtl.sim.again import Null
 from qmtl.sim.returns import placebo
 from qmtl.sim.scene import DAY, WORLD, Scene
-from tests.exports import exported, told_of
-from tests.worlds import AUTO
+from tests.exports import KEY, exported, head_of, told_of
+from tests.worlds import AUTO, POLICY
 
 DAYS, COUNT, NONE = 60, 4, timedelta(0)
 SIDS = [StrategyId(f"s{n}") for n in range(COUNT)]
@@ -61,7 +63,60 @@ def test_under_its_own_policy_it_is_what_it_was() -> None:
     what = [move.what for s in stories for move in s.fact]
     assert what.count("live, step 1") >= 2, what
     assert "live, step 2" in what, what
-    assert any(w.startswith("demoted") for w in what), what
+    reasons = {e.fact.reason for e in history()[1] if isinstance(e.fact, f.Demoted)}
+    assert {Reason.MANUAL} < reasons, reasons
+
+
+def followed(policy: Policy, approve_after: int | None = None) -> tuple[f.Entry, ...]:
+    """A world whose returns go to the one stage that each strategy is in, as a follower posts
+    them; with a kill in it.  People, if any, approve so many days after they were asked."""
+    scene = Scene(MemoryStore())
+    scene.create(allow_live=True)
+    scene.add_policy(policy, "own")
+    r, backtests = placebo.skilled(6.0, DAYS, COUNT, 5), placebo.leaky(60, COUNT, 3)
+    for i, sid in enumerate(SIDS):
+        scene.submit(sid, backtests[:, i], fingerprint=f"f{i}", parts={"data": sid})
+    asked: dict[StrategyId, int] = {}
+    for day in range(DAYS):
+        trial._close(scene)
+        for i, sid in enumerate(SIDS):
+            stage = Stage.LIVE if sid in scene.view.live else Stage.PAPER
+            stress = {sid: {"worst": trial.STRESS_LOSS}}
+            scene.bar(stage, {sid: float(r[day, i])}, stress=stress, ttl_sec=86_400)
+        scene.wait(trial.LOOKS_AFTER)
+        trial.turns(scene)
+        if day == 30:
+            scene.kill()
+            scene.wait(DAY / 24)
+            scene.resume()
+        for sid in SIDS if approve_after is not None else ():
+            if scene.view.open_candidate(sid) is not None:
+                asked.setdefault(sid, day)
+                if day == asked[sid] + (approve_after or 0):
+                    scene.approve(sid, cast.PIA)
+                    scene.approve(sid, cast.PETE)
+                    scene.apply(sid)
+    return tuple(scene.store.journal(WORLD, 0, 1_000_000))
+
+
+def test_a_follower_posts_to_one_stage_and_it_is_what_it_was() -> None:
+    stories = again.again(AUTO, WORLD, followed(AUTO))
+    assert [s.trial for s in stories] == [s.fact for s in stories]
+    assert again.went_live(stories) >= 2
+    what = [move.what for s in stories for move in s.fact]
+    assert "demoted with the world" in what, "the kill took them down"
+
+
+def test_people_who_were_late_are_why() -> None:
+    """The same policy, whose people took a week: it goes live earlier, and says what kept it."""
+    stories = again.again(POLICY, WORLD, followed(POLICY, approve_after=5))
+    apart = [s for s in stories if any(m.what == "live, step 1" for m in s.fact)]
+    assert apart
+    for story in apart:
+        live = [next(m.at for m in each if "live" in m.what) for each in (story.trial, story.fact)]
+        assert live[0] < live[1], story
+        assert (story.why or "").startswith("in fact: "), story
+        assert "approv" in str(story.why), story
 
 
 def test_an_earlier_history_is_enough_to_be_the_same() -> None:
@@ -177,6 +232,34 @@ def test_the_command_reads_an_export(tmp_path: Path) -> None:
     assert found["totals"]["live"] == found["totals"]["live_in_fact"] >= 2
     assert [p["of"] for p in found["placebos"]] == [COUNT, COUNT]
     assert json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout) == found
+
+
+def test_the_command_asks_a_server_for_a_world(tmp_path: Path) -> None:
+    _, policy = written(tmp_path)
+    told = told_of(history()[0].store, WORLD)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        after = int(request.url.params.get("after", 0))
+        answers = {
+            "/journal/key": KEY.told,
+            f"/worlds/{WORLD}/journal/head": head_of(told, WORLD),
+            f"/worlds/{WORLD}/journal": {
+                "entries": told[after : after + 300],
+                "next_cursor": str(after + 300) if after + 300 < len(told) else None,
+            },
+        }
+        return httpx.Response(200, json=answers[request.url.path])
+
+    asked = ["policy", "simulate", str(policy), "--from-world", WORLD, "--placebos", "0", "--json"]
+    shown = CliRunner().invoke(
+        app,
+        ["--url", "http://w.test", *asked],
+        obj=Setting(transport=httpx.MockTransport(handle)),
+    )
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.stdout)
+    assert all(s["trial"] == s["fact"] for s in found["strategies"])
+    assert found["totals"]["live"] >= 2
 
 
 def test_a_damaged_export_is_refused(tmp_path: Path) -> None:

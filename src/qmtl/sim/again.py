@@ -28,7 +28,7 @@ from qmtl.core.campaign import breakers
 from qmtl.core.columns import Int64
 from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.fold import entries, fold
-from qmtl.core.names import Phase, Reason, Role, Stage, StrategyId, WorldId
+from qmtl.core.names import Phase, Reason, Role, Stage, StrategyId, WorldId, WorldState
 from qmtl.core.policy import AutoApply, Disabled, Policy
 from qmtl.core.view import WorldView
 
@@ -83,16 +83,24 @@ class Story:
     why: str | None
 
 
-def again(policy: Policy, world_id: WorldId, journal: Sequence[f.Entry]) -> list[Story]:
+Turns = list[tuple[f.Entry, f.Entry | None]]
+
+
+def again(
+    policy: Policy,
+    world_id: WorldId,
+    journal: Sequence[f.Entry],
+    watch: Callable[[Turns], Iterable[tuple[f.Entry, f.Entry | None]]] = iter,
+) -> list[Story]:
     """What `policy` makes of a journal (whole, from entry 1), in the order strategies were bound.
 
+    `watch` is given each entry with the one that follows, and answers the same, shown as they pass.
     Raises Invalid when it has no policy: before the first one nothing was judged.
     """
     if not any(isinstance(entry.fact, f.PolicyAdded) for entry in journal):
         raise Invalid("the world never had a policy: there is nothing to compare with.")
     replay = _Replay(_at_once(policy), world_id, _lag(journal))
-    for entry, following in pairwise([*journal, None]):
-        assert entry is not None, "only the last is none"
+    for entry, following in watch(list(zip(journal, [*journal[1:], None], strict=True))):
         replay.take(entry)
         replay.look_if_due(following)
         if following is None or following.at.date() != entry.at.date():
@@ -299,6 +307,15 @@ def _height(view: WorldView, sid: StrategyId) -> tuple[int, float]:
 def _told(moves: dict[StrategyId, list[Move]], journal: Iterable[f.Entry]) -> None:
     for entry in journal:
         match entry.fact:
+            case (
+                f.Killed()
+                | f.LiveAllowed(allowed=False)
+                | f.StateChanged(state=WorldState.SUSPENDED | WorldState.ARCHIVED)
+            ):
+                for told in moves.values():
+                    if told[-1].what.startswith("live"):
+                        told.append(Move("demoted with the world", entry.at))
+                continue
             case f.PhaseEntered(strategy_id=sid, phase=phase):
                 what = str(phase)
             case f.PromotionApplied(strategy_id=sid, step=step_):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Shares = dict[Null, tuple[int, int]]
 
+SHOWN_FROM: Final = 1_000  # Entries: fewer are replayed in a second or two.
 LIMITS: Final = (
     "every approval counts as given the moment it is asked for; nobody rejects",
     "the live returns of who was on paper then are its paper returns: trading might cost more",
@@ -40,7 +41,12 @@ def retrial(
     from qmtl.sim import again
 
     world_id, journal = _read(ctx, source)
-    stories = again.again(policy, world_id, journal)
+    stories = again.again(
+        policy,
+        world_id,
+        journal,
+        lambda turns: output.watched(turns, len(turns), SHOWN_FROM, "history"),
+    )
     drawn = [(null, seed + n) for null, n in product(again.Null, range(placebos))]
     counts = list(
         output.watched(_placebos(policy, world_id, journal, drawn, jobs), len(drawn), 1, "placebos")
