@@ -67,13 +67,16 @@ def test_under_its_own_policy_it_is_what_it_was() -> None:
     assert {Reason.MANUAL} < reasons, reasons
 
 
-def followed(policy: Policy, approve_after: int | None = None) -> tuple[f.Entry, ...]:
+def followed(
+    policy: Policy, approve_after: int | None = None, *, loop: bool = True
+) -> tuple[f.Entry, ...]:
     """A world whose returns go to the one stage that each strategy is in, as a follower posts
     them; with a kill in it.  People, if any, approve so many days after they were asked."""
     scene = Scene(MemoryStore())
     scene.create(allow_live=True)
     scene.add_policy(policy, "own")
     r, backtests = placebo.skilled(6.0, DAYS, COUNT, 5), placebo.leaky(60, COUNT, 3)
+    r[15, 1] = -0.3  # Beyond the hard limit, while it is live.
     for i, sid in enumerate(SIDS):
         scene.submit(sid, backtests[:, i], fingerprint=f"f{i}", parts={"data": sid})
     asked: dict[StrategyId, int] = {}
@@ -84,7 +87,8 @@ def followed(policy: Policy, approve_after: int | None = None) -> tuple[f.Entry,
             stress = {sid: {"worst": trial.STRESS_LOSS}}
             scene.bar(stage, {sid: float(r[day, i])}, stress=stress, ttl_sec=86_400)
         scene.wait(trial.LOOKS_AFTER)
-        trial.turns(scene)
+        if loop:
+            trial.turns(scene)
         if day == 30:
             scene.kill()
             scene.wait(DAY / 24)
@@ -100,11 +104,22 @@ def followed(policy: Policy, approve_after: int | None = None) -> tuple[f.Entry,
 
 
 def test_a_follower_posts_to_one_stage_and_it_is_what_it_was() -> None:
-    stories = again.again(AUTO, WORLD, followed(AUTO))
+    journal = followed(AUTO)
+    stories = again.again(AUTO, WORLD, journal)
+    down = [entry.at for entry in journal if isinstance(entry.fact, f.Demoted)]
+    posted = [entry.at for entry in journal if isinstance(entry.fact, f.SnapshotStored)]
+    assert set(down) & set(posted), "a breaker takes down at the bar, before anyone looks"
     assert [s.trial for s in stories] == [s.fact for s in stories]
     assert again.went_live(stories) >= 2
     what = [move.what for s in stories for move in s.fact]
     assert "demoted with the world" in what, "the kill took them down"
+
+
+def test_where_nobody_looked_somebody_does() -> None:
+    """A world without a loop recorded no look at all; here it has one after each bar."""
+    stories = again.again(AUTO, WORLD, followed(AUTO, loop=False))
+    assert again.went_live(stories, in_fact=True) == 0
+    assert again.went_live(stories) >= 2
 
 
 def test_people_who_were_late_are_why() -> None:

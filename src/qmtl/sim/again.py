@@ -49,8 +49,7 @@ Decided = (
     | f.CandidateVoided
     | f.PromotionBlocked
     | f.PromotionApplied
-    | f.Demoted
-)  # By the code: it says when somebody looked.
+)  # By the code, when somebody looked; a breaker needs nobody.
 
 
 class Null(StrEnum):
