@@ -98,7 +98,7 @@ def lives(policy: Policy, seed: int, strategies: int = STRATEGIES, days: int = D
         _close(scene)
         seen = scene.view.seq
         _post(scene, ids, returns[day])
-        _turns(scene)
+        turns(scene)
         for i, sid in enumerate(ids):
             held = scene.view.live.get(sid)
             shares[day, i] = 0.0 if held is None else held.weight / allocation
@@ -170,7 +170,7 @@ def _post(scene: Scene, ids: list[StrategyId], r: Float) -> None:
     scene.wait(LOOKS_AFTER)
 
 
-def _turns(scene: Scene) -> None:
+def turns(scene: Scene) -> None:
     """The campaign loop, until nothing is left to do but by people."""
     for _ in range(TURNS_MAX):
         page = scene.tick()

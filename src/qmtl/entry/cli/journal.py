@@ -187,7 +187,7 @@ def verify(
 
     kept = [head for path in heads for head in _kept(path, "--head", head_of)]
     public = [key for path in keys for key in _kept(path, "--key", key_of)]
-    with _lines(ctx, source) as (named, lines):
+    with read_from(ctx, source) as (named, lines):
         found = verified(lines, kept, public)
     left = [] if found.key_known else [KEY_UNKNOWN]
     left += [] if kept else [HEADS_UNKNOWN]
@@ -213,7 +213,7 @@ def _kept(path: Path, option: str, read: Callable[[object], T]) -> list[T]:
 
 
 @contextmanager
-def _lines(ctx: typer.Context, source: str | None) -> Iterator[tuple[str, Iterator[bytes]]]:
+def read_from(ctx: typer.Context, source: str | None) -> Iterator[tuple[str, Iterator[bytes]]]:
     """What is verified, by name, and its lines."""
     if source == STDIN:
         yield "standard input", iter(typer.get_binary_stream("stdin"))
@@ -255,7 +255,7 @@ def audit(
     from qmtl.adapters.wire.verify import verify as verified
 
     found = Audit()
-    with _lines(ctx, source) as (named, lines):
+    with read_from(ctx, source) as (named, lines):
         try:
             problem = verified(followed(found, lines)).problem
             whole = None if problem is None else problem.what

@@ -7,6 +7,7 @@ import typer
 
 from . import output
 from .context import Json, World, connect
+from .retrial import retrial
 from .worlds import waiting
 
 if TYPE_CHECKING:
@@ -73,7 +74,18 @@ def _row(row: "Implication", columns: int) -> tuple[object, ...]:
 
 @app.command()
 def simulate(
+    ctx: typer.Context,
     document: Document,
+    from_world: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE | WORLD",
+            help="On a world's own history: an export (qmtl journal export), or a world.",
+        ),
+    ] = None,
+    placebos: Annotated[
+        int, typer.Option(min=0, help="With --from-world: of each of the two kinds.")
+    ] = 4,
     worlds: Annotated[int, typer.Option(min=1, help="Each with its own strategies.")] = 8,
     strategies: Annotated[int, typer.Option(min=1, max=200, help="Of each world.")] = 22,
     days: Annotated[int, typer.Option(min=2, help="Working days on paper and live.")] = 504,
@@ -86,6 +98,10 @@ def simulate(
     Placebos without skill, strategies with it, and one that loses it go through the real
     evaluation, tick and gate; every backtest is superb. Beside it stands what a Sharpe threshold
     of 1, looked at every day from day 60 on, would have promoted. People approve at once.
+
+    With --from-world: what the policy would have promoted, blocked and demoted of a world's own
+    history, and when, against what happened; and of the same history without skill. Of the other
+    options --seed and --jobs count.
     """
     from dataclasses import asdict
 
@@ -94,6 +110,8 @@ def simulate(
     from qmtl.sim import trial
 
     policy = policies.parse(*_read(document))
+    if from_world is not None:
+        return retrial(ctx, policy, from_world, placebos, seed, jobs, as_json)
     if strategies * worlds < len(trial.Truth):
         least = len(trial.Truth)
         raise typer.BadParameter(f"at least {least} strategies in all, one of each truth")
