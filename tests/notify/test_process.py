@@ -198,7 +198,7 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path, server: Served) -> 
             with Client(back.url, back.token) as client:
                 client.kill(W, "a fire")
             receiver.wait_for(1)
-        said = notifier.said.read_text()
+            said = notifier.said.read_text()  # Before it is away again.
         assert said.count("the server is away") == 1
         assert said.count("the server answers again") == 1
 

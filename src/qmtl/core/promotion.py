@@ -98,12 +98,8 @@ def candidate_id_of(view: WorldView, strategy_id: StrategyId, step: int) -> Cand
     """A candidate is (fingerprint, policy version, entry into the phase, ramp step)."""
     strategy = view.strategy(strategy_id)
     entry = int(view.standings.entered_at[strategy.row])
-    told = "\0".join(
-        map(
-            str,
-            (view.world_id, strategy_id, strategy.fingerprint, view.default_version, entry, step),
-        )
-    )
+    parts = (view.world_id, strategy_id, strategy.fingerprint, view.default_version, entry, step)
+    told = "\0".join(map(str, parts))
     return CandidateId(sha256(told.encode()).hexdigest()[:CANDIDATE_HEX])
 
 
