@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import evidence, gate, sdk
+from bench import evidence, gate, load, sdk
 from bench.floors import BareStore, Figure, paired, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
@@ -271,7 +271,10 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         print(gate.rows(Path(folder)), flush=True)
     with TemporaryDirectory() as folder:
-        print(memory(Path(folder)))
+        print(memory(Path(folder)), flush=True)
+    print("\nOver HTTP:\n", flush=True)
+    for row in load.rows():
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

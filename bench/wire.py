@@ -142,3 +142,64 @@ async def _opened(
     for connection in connections:
         connection.close()
     return Load(len(took) / lasted, np.array(took) * 1e3)
+
+
+class Listener(asyncio.Protocol):
+    """Reads a stream that has no end, until it holds a word."""
+
+    def __init__(self, asked: bytes, word: bytes) -> None:
+        self._asked, self._word, self._tail = asked, word, b""
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.heard: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._asked)
+
+    def data_received(self, data: bytes) -> None:
+        told = self._tail + data
+        if b" 200 " in told and not self.opened.done():
+            self.opened.set_result(None)
+        if self._word in told and not self.heard.done():
+            self.heard.set_result(perf_counter())
+            told = b""
+        self._tail = told[-len(self._word) :]
+
+
+def told_all(
+    url: str, asked: bytes, listeners: int, said: bytes, word: bytes, undo: bytes, times: int
+) -> list[tuple[float, float]]:
+    """Of each time that something is said, and undone: ms to its answer, and until the last
+    listener has heard."""
+    return asyncio.run(_told_all(url, asked, listeners, said, word, undo, times))
+
+
+async def _told_all(
+    url: str, asked: bytes, listeners: int, said: bytes, word: bytes, undo: bytes, times: int
+) -> list[tuple[float, float]]:
+    address, loop = urlsplit(url), asyncio.get_running_loop()
+    (speaker,) = await connected(url, 1)
+    there = [
+        (
+            await loop.create_connection(
+                lambda: Listener(asked, word), address.hostname, address.port
+            )
+        )[1]
+        for _ in range(listeners)
+    ]
+    await asyncio.gather(*(each.opened for each in there))
+    found = []
+    for _ in range(times):
+        for each in there:
+            each.heard = loop.create_future()
+        began = perf_counter()
+        assert await speaker.ask(said) == 200
+        answered = perf_counter()
+        heard = await asyncio.gather(*(each.heard for each in there))
+        found.append(((answered - began) * 1e3, (max(heard) - began) * 1e3))
+        assert await speaker.ask(undo) == 200
+    for each in there:
+        each.transport.close()
+    speaker.close()
+    return found

@@ -1,5 +1,6 @@
 """The event stream: in order, without a gap and without a duplicate, for whoever comes back."""
 
+import asyncio
 import json
 import threading
 import time
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from qmtl.app import tokens, worlds
+from qmtl.core.facts import Entry
 from qmtl.core.names import Role, WorldId
 from qmtl.entry import events as stream
 from qmtl.entry import identity
@@ -190,3 +192,35 @@ def test_a_revoked_credential_loses_its_stream_however_much_happens(
             harness.ok("olga", "POST", f"/worlds/{W}/strategies", body)
             time.sleep(0.01)
         assert len(list(told)) < 150, "it ended while there was still more to tell"
+
+
+def test_many_who_follow_a_world_read_its_journal_once(harness: Harness) -> None:
+    """And who saw a later head than a read that has begun does not wait for what that one tells."""
+    with_world(harness)
+    store, tails, reads = harness.store, harness.services.tails, list[int]()
+    journal = store.journal
+
+    def counted(world_id: WorldId, after: int, limit: int) -> list[Entry]:
+        reads.append(after)
+        time.sleep(0.05)
+        return journal(world_id, after, limit)
+
+    async def follow() -> None:
+        world_id, head = WorldId(W), store.load(WorldId(W)).seq
+        assert await tails.read(store, world_id, head) == []
+        assert reads == [], "nothing is read where nothing is new"
+        first = [asyncio.ensure_future(tails.read(store, world_id, 0)) for _ in range(50)]
+        await asyncio.sleep(0.01)
+        first[0].cancel()
+        harness.ok("olga", "POST", f"/worlds/{W}/strategies", {"strategy_id": "late"})
+        later = await tails.read(store, world_id, 0)
+        assert later[-1].seq == store.load(world_id).seq > head
+        told = await asyncio.gather(*first, return_exceptions=True)
+        assert {len(each) for each in told[1:] if isinstance(each, list)} <= {head, len(later)}
+        assert isinstance(told[0], asyncio.CancelledError)
+        assert all(isinstance(each, list) for each in told[1:]), "the others are told all the same"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, "journal", counted)
+        asyncio.run(follow())
+    assert reads == [0, 0]

@@ -31,7 +31,6 @@ from .door import Call, CallIn, dumped
 
 ROUTES = Routes("events")
 MEDIA_TYPE: Final = "text/event-stream"
-BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
 POLL_SEC: Final = 1.0  # A process that shares the database may be away from who would tell it.
 QUIET_SEC: Final = 15.0  # Proxies drop a connection that says nothing for longer.
 QUIET_SEC_MIN: Final = 1.0  # Each time the credential is looked at again.
@@ -157,7 +156,7 @@ async def following(
         yield opening
         while not bell.closing:
             rung.clear()  # Before looking: what is rung from here on is looked for again.
-            entries = await run_in_threadpool(call.store.journal, world_id, after, BATCH_MAX)
+            entries = await call.services.tails.read(call.store, world_id, after)
             for entry in entries:
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq

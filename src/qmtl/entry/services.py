@@ -4,18 +4,22 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+from starlette.concurrency import run_in_threadpool
 
 from qmtl.adapters.program import digest_of_core
 from qmtl.adapters.signing import JournalKey
 from qmtl.app import program
 from qmtl.app.ports import Clock, Store
 from qmtl.app.step import By
-from qmtl.core.names import ActorId, Digest, Role
+from qmtl.core.facts import Entry
+from qmtl.core.names import ActorId, Digest, Role, WorldId
 
 from .identity import Identity, IssuerActors, Roles
 from .limits import Limiter
 
+BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
 ADMIN = ActorId("admin")  # Of the token that a first start makes, and of what it sets up.
 
 
@@ -58,6 +62,32 @@ class Bell:
             self._waiting = {pair for pair in self._waiting if pair[1] is not event}
 
 
+class Tails:
+    """Reads a page of a journal once for all who follow it, however many they are."""
+
+    def __init__(self) -> None:
+        self._reading: dict[tuple[object, ...], asyncio.Future[list[Entry]]] = {}
+
+    async def read(self, store: Store, world_id: WorldId, after: int) -> list[Entry]:
+        """The entries after one, as far as a page goes.
+
+        INVARIANT: whoever knows of an entry is told it.  A read is shared by those who saw the same
+        head before it began; who cannot see the head without waiting reads alone.
+        """
+        view = store.at_hand(world_id)
+        if view is None:
+            return await run_in_threadpool(store.journal, world_id, after, BATCH_MAX)
+        if view.seq <= after:
+            return []
+        key = (asyncio.get_running_loop(), id(store), world_id, after, view.seq)
+        reading = self._reading.get(key)
+        if reading is None:
+            page = run_in_threadpool(store.journal, world_id, after, BATCH_MAX)
+            reading = self._reading[key] = asyncio.ensure_future(page)
+            reading.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(reading)  # Who goes away does not take it from the others.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     store: Store
@@ -66,6 +96,7 @@ class Services:
     code: Digest = field(default_factory=digest_of_core)
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
+    tails: Tails = field(default_factory=Tails)
     journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
     limiter: Limiter = field(default_factory=Limiter)
     issuer: IssuerActors | None = None
