@@ -9,6 +9,8 @@ has them all.
 import os
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -97,15 +99,23 @@ class Ground:
 
     def send(self, url: str, act: Act) -> httpx.Response | None:
         """The answer; None when there is none."""
+        with self.sent(url, act) as answer:
+            return answer
+
+    @contextmanager
+    def sent(self, url: str, act: Act) -> Iterator[httpx.Response | None]:
+        """The same, its connection open meanwhile: who hangs up once all of a streamed answer has
+        come may be spared its last part, which is empty, and then has fewer boundaries."""
         headers = {"Authorization": f"Bearer {self.tokens[act.who]}"}
         if act.key is not None:
             headers["Idempotency-Key"] = act.key
         body = {k: self.run if v == "RUN" else v for k, v in act.body.items()}
         with httpx.Client(timeout=DEADLINE_SEC, trust_env=False) as client:
             try:
-                return client.post(url + act.path, json=body, headers=headers)
+                answer = client.post(url + act.path, json=body, headers=headers)
             except httpx.TransportError:
-                return None
+                answer = None
+            yield answer
 
 
 @dataclass(frozen=True)
@@ -258,8 +268,8 @@ def test_a_gateway_killed_at_a_boundary_of_a_submission(ground: Ground) -> None:
     came_to, data = undisturbed(ground, SUBMIT), ground.folder(SUBMIT.scene)
     with world_on(data) as world, gateway_on(ground.beside(), world.url) as gateway:
         gateway.arm(NEVER)
-        ground.send(gateway.url, SUBMIT)
-        assert not gateway.settled()
+        with ground.sent(gateway.url, SUBMIT):
+            assert not gateway.settled()
         reached = gateway.reached
     assert {"before a request to the world", "after the world's answer"} <= set(reached)
     for at in chosen("at a gateway", len(reached)):
@@ -267,8 +277,8 @@ def test_a_gateway_killed_at_a_boundary_of_a_submission(ground: Ground) -> None:
         with world_on(data) as world:
             with gateway_on(own, world.url) as gateway:
                 gateway.arm(at)
-                ground.send(gateway.url, SUBMIT)
-                assert gateway.settled() is (at <= len(reached))
+                with ground.sent(gateway.url, SUBMIT):
+                    assert gateway.settled() is (at <= len(reached))
                 where = f"boundary {at}, {gateway.reached[-1:]}"
             with gateway_on(own, world.url) as gateway:
                 once(ground, SUBMIT, gateway.url)
