@@ -21,6 +21,7 @@ import polars as pl
 
 from bench import evidence, gate, load, sdk
 from bench.floors import BareStore, Figure, paired, reduction
+from bench.load import body
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
 from qmtl.adapters.sql.store import SqlStore
@@ -60,24 +61,6 @@ def world(folder: Path, count: int) -> SqlStore:
 
     store.write(bind)
     return store
-
-
-def body(names: Sequence[str], first: datetime, bars: int, seed: int) -> bytes:
-    """A snapshot of `bars` daily returns of each strategy, as a producer posts it."""
-    chance = np.random.default_rng(seed)
-    times = [(first + timedelta(days=bar)).isoformat() for bar in range(bars)]
-    series = {
-        name: {"t": times, "r": chance.normal(0.001, 0.01, bars).round(6).tolist()}
-        for name in names
-    }
-    return orjson.dumps(
-        {
-            "version": f"v{first.isoformat()}-{seed}-{len(names)}",
-            "as_of": times[-1],
-            "weights": {name: 1 / len(names) for name in names},
-            "realized_returns": series,
-        }
-    )
 
 
 def post(store: SqlStore, posted: bytes, stage: Stage) -> None:
@@ -164,6 +147,34 @@ def evaluates_late(folder: Path, runs: int = 10_000) -> Figure:
     )
     few.close()
     many.close()
+    return figure
+
+
+def cohort(folder: Path, strategies: int = 1_000) -> Figure:
+    """All judged as one, a new run each time; the floor reduces them one by one."""
+    store, names = world(folder, strategies), [f"s{n}" for n in range(strategies)]
+    for start in range(0, strategies, 100):
+        first = BEGAN - timedelta(days=300)
+        post(store, body(names[start : start + 100], first, 252, start), Stage.SHADOW)
+    returns = np.random.default_rng(1).normal(0.001, 0.01, (strategies, 252))
+
+    def judged(number: int) -> None:
+        request = evaluations.CohortRequest(
+            campaign_id="bench",
+            strategies=tuple(map(StrategyId, names)),
+            stage=Stage.SHADOW,
+            run_id=evaluations.RunId(f"r{number}"),
+        )
+        evaluations.evaluate_cohort(store, WORLD, by(BEGAN), request)
+
+    figure = paired(
+        f"cohort of {strategies:,} x 252, durable",
+        lambda _: [reduction(each) for each in returns],
+        judged,
+        "25 ms",
+        rounds=5,
+    )
+    store.close()
     return figure
 
 
@@ -261,7 +272,7 @@ def memory(folder: Path) -> str:
 def main() -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}\n")
     print(f"{'':<44}{'floor ms':>10}{'ours ms':>10}{'ratio':>9}  (range)")
-    for bench in (snapshots, evaluates, evaluates_late, ticks, started):
+    for bench in (snapshots, evaluates, evaluates_late, cohort, ticks, started):
         with TemporaryDirectory() as folder:
             print(bench(Path(folder)).row(), flush=True)
     for kind in KINDS:
