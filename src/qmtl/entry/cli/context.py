@@ -15,6 +15,7 @@ import typer
 
 from qmtl.adapters.client import TIMEOUT_SEC, URL_DEFAULT, Client
 from qmtl.adapters.credentials import credential
+from qmtl.core.errors import Invalid
 from qmtl.core.times import UNITS
 
 from . import completion
@@ -114,6 +115,26 @@ Run = Annotated[
 Reason = Annotated[str, typer.Option(help="Why: it goes into the journal.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON, for scripts.", callback=_remembered("json"))
+]
+
+
+def _drawable(path: Path | None) -> Path | None:
+    """Refused before anything is computed for it."""
+    if path is None:
+        return None
+    from qmtl.entry import plots
+
+    try:
+        return plots.checked(path)
+    except Invalid as error:
+        raise typer.BadParameter("; ".join(map(str, error.args))) from error
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE", help="Draw it, too: an .svg or .png.", callback=_drawable
+    ),
 ]
 
 

@@ -1,13 +1,24 @@
 """`qmtl explain`: where a strategy is, what it waits for, when, and what would stop it."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from qmtl.core.errors import Invalid
+
 from . import output, project
-from .context import Json, connect
+from .context import Json, Plot, connect
+from .journal import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
 
 app = typer.Typer()
+
+SHOWN_FROM: Final = 1_000  # Entries: fewer are followed in a second.
 
 
 @app.command()
@@ -21,19 +32,49 @@ def explain(
         str | None,
         typer.Argument(metavar="STRATEGY", help="The strategy's id; by default the project's."),
     ] = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Say where a strategy is, what it waits for and when that is reached, what would stop it.
 
-    With one argument, that is the strategy, and qmtl.toml says the world.
+    With one argument, that is the strategy, and qmtl.toml says the world. --plot draws how it came
+    there, from the world's whole journal: its e-value against what the next step of the ramp asks
+    for, its weight, its drawdown and what demotes it.
     """
     where, which = _asked(world, strategy)
     ctx.meta.update(world=where, strategy=which)
     with connect(ctx) as client:
         told = client.explain(where, which)
+    if plot is not None:
+        _draw(ctx, plot, where, which)
     if as_json:
         return output.as_json(told)
     _print(told)
+
+
+def _draw(ctx: typer.Context, plot: Path, where: str, which: str) -> None:
+    """Follows the journal here: what was shown when is in no answer of the server."""
+    from qmtl.adapters.memory import World, after, store_of
+    from qmtl.app.growth import growth
+    from qmtl.core.course import course
+    from qmtl.core.names import StrategyId
+    from qmtl.core.view import WorldView
+    from qmtl.entry import plots
+
+    world_id, journal = whole(ctx, where)
+    world, sid = World(WorldView(world_id=world_id), []), StrategyId(which)
+
+    def followed() -> "Iterator[tuple[datetime, WorldView]]":
+        nonlocal world
+        for entry in output.watched(journal, len(journal), SHOWN_FROM):
+            world.journal.append(entry)
+            world = after(world, entry)
+            yield entry.at, world.view
+
+    taken = course(followed(), sid)
+    if not len(taken):
+        raise Invalid(f"{where} has no policy yet: nothing was asked of {which}.")
+    plots.strategy(plot, f"{which} in {where}", taken, growth(store_of(world), world_id, sid))
 
 
 def _asked(first: str | None, second: str | None) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -19,6 +20,8 @@ from .context import Json, World, connect
 if TYPE_CHECKING:
     from qmtl.adapters.audit.allowed import Audit, Transition
     from qmtl.adapters.wire.verify import Verified
+    from qmtl.core.facts import Entry
+    from qmtl.core.names import WorldId
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -231,6 +234,37 @@ def read_from(ctx: typer.Context, source: str | None) -> Iterator[tuple[str, Ite
         except (ApiError, Away) as error:
             error.add_note(f"there is no file {world} here, so it was taken for a world")
             raise
+
+
+def whole(ctx: typer.Context, source: str) -> "tuple[WorldId, list[Entry]]":
+    """Every entry, verified on the way: of a journal that was damaged nothing is computed."""
+    from qmtl.adapters.codec import fact_from_json
+    from qmtl.adapters.wire.verify import ENTRY, verify
+    from qmtl.core.facts import Entry
+    from qmtl.core.names import ActorId, WorldId
+
+    with read_from(ctx, source) as (named, lines):
+        read = list(lines)
+    found = verify(read)
+    if found.problem is not None:
+        output.failed(f"{named}: {found.problem.what}", f"qmtl journal verify {source}")
+        raise typer.Exit(output.REFUSED)
+    journal = []
+    for line in read:
+        if (match := ENTRY.fullmatch(line)) is None:
+            continue  # The first line, and the last.
+        header = json.loads(match[1])
+        journal.append(
+            Entry(
+                seq=header["seq"],
+                generation=header["generation"],
+                at=datetime.fromisoformat(header["at"]),
+                actor=ActorId(header["actor"]),
+                fact=fact_from_json(json.loads(match[4])),
+            )
+        )
+    assert found.world_id is not None, "a whole export names its world"
+    return WorldId(found.world_id), journal
 
 
 @app.command()

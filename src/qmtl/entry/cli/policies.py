@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import output
-from .context import Json, World, connect
+from .context import Json, Plot, World, connect
 from .retrial import retrial
 from .worlds import waiting
 
@@ -45,14 +45,21 @@ def _read(document: str) -> tuple[str | bytes, str]:
 
 
 @app.command()
-def check(document: Document, as_json: Json = False) -> None:
-    """Whether it is a policy, and what it implies: how long, how likely by luck, and never."""
+def check(document: Document, plot: Plot = None, as_json: Json = False) -> None:
+    """Whether it is a policy, and what it implies: how long, how likely by luck, and never.
+
+    --plot: how long each gate takes to be told from luck, at Sharpe ratios of 1, 2 and 3.
+    """
     from qmtl.adapters import policies
     from qmtl.core.implications import SHARPES_ASSUMED
 
     policy = policies.parse(*_read(document))
     found, warnings = policies.implications(policy), policies.warnings(policy)
     checksum = policies.checksum(policy)
+    if plot is not None:
+        from qmtl.entry import plots
+
+        plots.implied(plot, document, found)
     if as_json:
         rows = [
             {"path": row.path, "says": row.says, "years": list(row.years), "never": row.never}
@@ -91,6 +98,7 @@ def simulate(
     days: Annotated[int, typer.Option(min=2, help="Working days on paper and live.")] = 504,
     seed: Annotated[int, typer.Option(help="The same seed is the same table.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes to run them in.")] = 2,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Try a policy on strategies whose truth is known, before it is used on any other.
@@ -102,16 +110,19 @@ def simulate(
     With --from-world: what the policy would have promoted, blocked and demoted of a world's own
     history, and when, against what happened; and of the same history without skill. Of the other
     options --seed and --jobs count.
+
+    --plot: who was ever live, of each truth; with --from-world how many were live, and when.
     """
     from dataclasses import asdict
 
     from qmtl.adapters import policies
     from qmtl.core.evidence.crowd import ramp_bound
+    from qmtl.entry import plots
     from qmtl.sim import trial
 
     policy = policies.parse(*_read(document))
     if from_world is not None:
-        return retrial(ctx, policy, from_world, placebos, seed, jobs, as_json)
+        return retrial(ctx, policy, from_world, placebos, seed, jobs, plot, as_json)
     if strategies * worlds < len(trial.Truth):
         least = len(trial.Truth)
         raise typer.BadParameter(f"at least {least} strategies in all, one of each truth")
@@ -123,6 +134,8 @@ def simulate(
         for life in lives
     ]
     rows = trial.table(found)
+    if plot is not None:
+        plots.tried(plot, document, rows)
     bound = ramp_bound((step.fraction, step.e_value) for step in policy.governance.ramp)
     if as_json:
         told = {"seed": seed, "worlds": worlds, "strategies": strategies, "days": days}

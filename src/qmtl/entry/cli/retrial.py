@@ -1,15 +1,14 @@
 """`qmtl policy simulate --from-world`: a policy on a world's own history, and on its placebos."""
 
-import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 from . import output
-from .journal import read_from
+from .journal import whole
 
 if TYPE_CHECKING:
     from qmtl.core.facts import Entry
@@ -35,12 +34,14 @@ def retrial(
     placebos: int,
     seed: int,
     jobs: int,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Prints it.  A journal that is not whole is refused: the exit code is 1."""
+    """Prints it, and draws it.  A journal that is not whole is refused: the exit code is 1."""
+    from qmtl.entry import plots
     from qmtl.sim import again
 
-    world_id, journal = _read(ctx, source)
+    world_id, journal = whole(ctx, source)
     stories = again.again(
         policy,
         world_id,
@@ -58,40 +59,11 @@ def retrial(
         )
         for null in again.Null
     }
+    if plot is not None:
+        plots.against(plot, world_id, stories, journal[-1].at)
     if as_json:
         return output.as_json(_json(source, seed, stories, shares))
     _print(stories, shares, placebos)
-
-
-def _read(ctx: typer.Context, source: str) -> "tuple[WorldId, list[Entry]]":
-    """A whole journal, verified on the way: one that was damaged is not judged."""
-    from qmtl.adapters.codec import fact_from_json
-    from qmtl.adapters.wire.verify import ENTRY, verify
-    from qmtl.core.facts import Entry
-    from qmtl.core.names import ActorId, WorldId
-
-    with read_from(ctx, source) as (named, lines):
-        read = list(lines)
-    found = verify(read)
-    if found.problem is not None:
-        output.failed(f"{named}: {found.problem.what}", f"qmtl journal verify {source}")
-        raise typer.Exit(output.REFUSED)
-    journal = []
-    for line in read:
-        if (match := ENTRY.fullmatch(line)) is None:
-            continue  # The first line, and the last.
-        header = json.loads(match[1])
-        journal.append(
-            Entry(
-                seq=header["seq"],
-                generation=header["generation"],
-                at=datetime.fromisoformat(header["at"]),
-                actor=ActorId(header["actor"]),
-                fact=fact_from_json(json.loads(match[4])),
-            )
-        )
-    assert found.world_id is not None, "a whole export names its world"
-    return WorldId(found.world_id), journal
 
 
 def _placebos(

@@ -2,86 +2,27 @@
 who has none."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Query, Response
 
-from qmtl.app.ports import Store
+from qmtl.app.growth import POINTS_MAX, STAGES, Growth, growth
 from qmtl.app.step import world
-from qmtl.core.columns import Float, Int64
-from qmtl.core.names import Stage, StrategyId, WorldId
+from qmtl.core.columns import Float
+from qmtl.core.names import Stage
 from qmtl.entry import auth
 from qmtl.entry.door import JSON, StrategyIn, WorldIn, dumped
 
 from .visits import Pages, VisitIn
 
 PAGES = Pages()
-STAGES: Final = (Stage.BACKTEST, Stage.PAPER, Stage.LIVE)  # The later one counts where two overlap.
-POINTS_MAX: Final = 1_200  # More than a screen is wide.
 WIDTH, UPPER, LOWER, GAP = 800.0, 220.0, 80.0, 20.0
 
 Points = Annotated[int, Query(ge=2, le=POINTS_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Shape (n,) each: seconds since 1970, growth of 1, drawdown as a fraction from -1 to 0, and
-    the stage that each point is of, an index of STAGES."""
-
-    t: Float
-    growth: Float
-    drawdown: Float
-    stage: Int64
-
-    def __len__(self) -> int:
-        return len(self.t)
-
-
-def chart(store: Store, world_id: WorldId, sid: StrategyId, most: int = POINTS_MAX) -> Chart:
-    """What was earned, in order: where two stages have a return of one bar, the later one's counts.
-
-    A drawdown is from the highest point since the strategy last changed stages.
-    """
-    held = [store.series(world_id, sid, stage) for stage in STAGES]
-    t = np.concatenate([series.t for series in held])
-    r = np.concatenate([series.r for series in held])
-    stage = np.repeat(np.arange(len(STAGES)), [len(series.t) for series in held])
-    order = np.lexsort((stage, t))
-    t, r, stage = t[order], r[order], stage[order]
-    last = np.append(t[1:] != t[:-1], True) if len(t) else np.empty(0, dtype=bool)
-    t, r, stage = t[last], r[last], stage[last]
-    growth = np.cumprod(1.0 + r)
-    drawdown = np.zeros(len(r))
-    turns = np.flatnonzero(np.diff(stage)) + 1
-    for part in np.split(np.arange(len(r)), turns):
-        if len(part):
-            mine = np.cumprod(1.0 + r[part])
-            peak = np.maximum(1.0, np.maximum.accumulate(mine))
-            drawdown[part] = mine / peak - 1.0
-    return _thinned(Chart(t / 1e6, growth, drawdown, stage), most)
-
-
-def _thinned(found: Chart, most: int) -> Chart:
-    """At most so many points; of each run of bars the last, and the worst drawdown among them.  The
-    first and the last point of each stage stay, so that no stage is lost."""
-    if len(found) <= most:
-        return found
-    size = -(-len(found) // most)
-    turns = np.flatnonzero(np.diff(found.stage))
-    ends = np.unique(
-        np.concatenate((np.arange(size - 1, len(found), size), turns, [len(found) - 1]))
-    )
-    starts = np.append(0, ends[:-1] + 1)
-    return Chart(
-        found.t[ends],
-        found.growth[ends],
-        np.minimum.reduceat(found.drawdown, starts),
-        found.stage[ends],
-    )
-
-
-def as_json(found: Chart) -> dict[str, Any]:
+def as_json(found: Growth) -> dict[str, Any]:
     """Columns as the script draws them: a stage's is null where another's is drawn."""
     columns: dict[str, Any] = {"t": found.t.tolist(), "stages": [], "growth": [], "drawdown": []}
     for n, stage in enumerate(STAGES):
@@ -101,7 +42,7 @@ def _or_null(values: Float, mine: Any) -> list[float | None]:
 def get(visit: VisitIn, world_id: WorldIn, strategy_id: StrategyIn) -> Response:
     """The numbers."""
     world(visit.store, world_id).strategy(strategy_id)
-    found = chart(visit.store, world_id, strategy_id)
+    found = growth(visit.store, world_id, strategy_id)
     return Response(dumped(as_json(found)), media_type=JSON)
 
 
@@ -126,7 +67,7 @@ class Picture:
     lower: float = UPPER + GAP
 
 
-def picture(found: Chart) -> Picture | None:
+def picture(found: Growth) -> Picture | None:
     """None where there is nothing to draw, or what there is has lost everything."""
     if len(found) < 2 or not (found.growth > 0.0).all():
         return None

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from fastapi import Query, Response
 
 from qmtl.app import evaluations, explanations
+from qmtl.app.growth import STAGES, growth
 from qmtl.app.ports import Store, StoredRun
 from qmtl.app.step import world
 from qmtl.core import decision, proving
@@ -18,7 +19,7 @@ from qmtl.core.windows import Progress, progress
 from qmtl.entry import auth
 from qmtl.entry.door import RunIn, StrategyIn, WorldIn
 
-from .chart import STAGES, chart, picture
+from .chart import picture
 from .story import Line
 from .visits import Pages, VisitIn
 
@@ -50,7 +51,7 @@ def strategy(
     governed = view.default_version is not None
     step = step_ahead(view, known.row)
     explained = explanations.explanation(store, view, strategy_id, now)
-    drawn = chart(store, world_id, strategy_id, PICTURE_POINTS)
+    drawn = growth(store, world_id, strategy_id, PICTURE_POINTS)
     story, behind = visit.dashboard.stories.of(store, world_id)
     moves = [m for m in story.moves.get(strategy_id, []) if before is None or m.seq < before]
     return visit.page(
