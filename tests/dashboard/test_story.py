@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from qmtl.app.growth import growth
 from qmtl.core.fold import advance
 from qmtl.core.happened import happened
 from qmtl.core.names import Stage, StrategyId, WorldId
@@ -198,7 +199,7 @@ def test_news_end_with_the_session(ready: Harness, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_chart_compounds_and_keeps_stages_apart(lived: Harness) -> None:
-    found = chart.chart(lived.store, ALPHA, StrategyId("s1"))
+    found = growth(lived.store, ALPHA, StrategyId("s1"))
     backtest = lived.store.series(ALPHA, StrategyId("s1"), Stage.BACKTEST).r
     paper = lived.store.series(ALPHA, StrategyId("s1"), Stage.PAPER).r
     live = lived.store.series(ALPHA, StrategyId("s1"), Stage.LIVE).r
@@ -209,8 +210,8 @@ def test_a_chart_compounds_and_keeps_stages_apart(lived: Harness) -> None:
 
 
 def test_a_thinned_chart_loses_neither_the_worst_nor_a_stage(lived: Harness) -> None:
-    whole = chart.chart(lived.store, ALPHA, StrategyId("s1"))
-    thin = chart.chart(lived.store, ALPHA, StrategyId("s1"), 10)
+    whole = growth(lived.store, ALPHA, StrategyId("s1"))
+    thin = growth(lived.store, ALPHA, StrategyId("s1"), 10)
     assert len(thin) < 20 < len(whole)
     assert thin.drawdown.min() == whole.drawdown.min()
     assert set(thin.stage) == set(whole.stage)
@@ -220,7 +221,7 @@ def test_a_thinned_chart_loses_neither_the_worst_nor_a_stage(lived: Harness) -> 
 def test_where_stages_overlap_the_later_one_counts(harness: Harness) -> None:
     with_world(harness)
     harness.feed("paper", {"s1": 0.5})  # On the day of the backtest's last return.
-    found = chart.chart(harness.store, ALPHA, StrategyId("s1"))
+    found = growth(harness.store, ALPHA, StrategyId("s1"))
     assert len(found) == 120
     assert found.stage[-1] == 1
     assert len(np.unique(found.t)) == len(found)
@@ -229,11 +230,11 @@ def test_where_stages_overlap_the_later_one_counts(harness: Harness) -> None:
 def test_a_chart_of_nothing_is_none(harness: Harness) -> None:
     with_world(harness)
     harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "s0"})
-    assert chart.picture(chart.chart(harness.store, ALPHA, StrategyId("s0"))) is None
+    assert chart.picture(growth(harness.store, ALPHA, StrategyId("s0"))) is None
     ruined = submission("s2", days=3)
     ruined["returns"]["r"] = [0.1, -1.0, 0.1]
     harness.ok("ann", "POST", "/strategies", ruined)
-    lost = chart.chart(harness.store, ALPHA, StrategyId("s2"))
+    lost = growth(harness.store, ALPHA, StrategyId("s2"))
     assert (len(lost), lost.growth[-1], chart.picture(lost)) == (3, 0.0, None)
     numbers = person(harness, "rea").get(f"/ui/worlds/{W}/strategies/s0/chart").answer.json()
     assert numbers == {"t": [], "stages": [], "growth": [], "drawdown": []}
