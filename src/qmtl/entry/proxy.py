@@ -39,6 +39,7 @@ from . import auth, problems
 from .dashboard import routes as dashboard
 from .door import BULK_BYTES_MAX, JSON, body_of, dumped
 from .guard import LOOPBACK, guard, host_of
+from .observed import Counted, Counts, exposed, of_gateway
 from .spool import Kept, Spool
 
 LOG = logging.getLogger("qmtl.gateway")
@@ -344,8 +345,18 @@ def create_app(
     async def forward(request: Request) -> Response:
         return sealed(await gateway.forward(request), request, https)
 
+    counts = Counts()
+
+    async def metrics(_request: Request) -> Response:
+        return await run_in_threadpool(
+            lambda: exposed(
+                counts, of_gateway(gateway.spool, len(gateway.held), gateway.clock.now())
+            )
+        )
+
     app = Starlette(
         routes=[
+            Route("/metrics", metrics, methods=["GET"]),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/worlds/{world_id}/decide", gateway.decide, methods=["GET"]),
             Route("/strategies", gateway.submit, methods=["POST"]),
@@ -354,6 +365,7 @@ def create_app(
         exception_handlers={Refusal: _refused, HTTPException: _http_problem, Exception: _bug},
         lifespan=gateway.running,
     )
+    app.add_middleware(Counted, counts=counts)
     guard(app, hosts, https)
     return app
 

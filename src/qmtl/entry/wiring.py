@@ -120,21 +120,17 @@ def opened(settings: Settings) -> Opened:
             store.listen(services.bell.ring)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
-    close = store.close if settings.bus is None else _relaying(services, settings.bus)
-    return Opened(app_over(services), says, services.bell.close, close, warns)
-
-
-def _relaying(services: Services, bus: str) -> Callable[[], None]:
-    """Tell the bus, until what is returned is called, which closes the store, too."""
+    if settings.bus is None:
+        return Opened(app_over(services), says, services.bell.close, store.close, warns)
     from .relay import Relay  # Its client is not needed without a bus, and may not be installed.
 
-    relay = Relay(services, bus)
+    relay = Relay(services, settings.bus)
 
     def close() -> None:
         relay.close()
-        services.store.close()
+        store.close()
 
-    return close
+    return Opened(app_over(services, relay), says, services.bell.close, close, warns)
 
 
 def _store(settings: Settings) -> MemoryStore | SqlStore:
