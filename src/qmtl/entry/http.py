@@ -33,7 +33,7 @@ from .door import JSON, dumped
 from .guard import guard
 from .identity import Credential
 from .lane import Lane
-from .observed import Counted, Counts, Telling
+from .observed import Counts, Telling, observe
 from .services import Services
 
 LOG = logging.getLogger("qmtl.http")
@@ -63,8 +63,8 @@ def create_app(services: Services, bus: Telling | None = None) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(Lane, services=services)
-    app.add_middleware(Counted, counts=counts)
     guard(app, services.hosts, services.https)
+    observe(app, counts)
     takes = {body for router in ROUTERS for body in router.takes}
 
     def openapi() -> dict[str, Any]:

@@ -4,6 +4,7 @@ Requests are counted by the template of their route.  A world is measured when i
 its view in memory: a few passes over columns, and what is open in it; no journal, no series.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,9 +33,11 @@ from qmtl.core.windows import PHASE_OF
 
 from .auth import ANYONE
 from .identity import Credential
+from .logs import ASKED, HEADER, REQUESTS, Asked, request_id_of
 from .services import Services
 from .spool import Spool
 
+LOG = logging.getLogger(REQUESTS)
 UNMATCHED: Final = "(no route)"
 REQUEST_LABELS: Final = ("method", "route", "status")
 SECONDS_LABELS: Final = ("method", "route")
@@ -62,8 +66,11 @@ class Counts:
         )
 
 
-class Counted:
-    """Counts a request when its answer begins: a stream that lasts a day is not slow."""
+class Observed:
+    """Around all that a process answers: names the request, counts it, and logs that it was.
+
+    A request is answered when its answer begins: a stream that lasts a day is not slow.
+    """
 
     def __init__(self, app: ASGIApp, counts: Counts) -> None:
         self.app = app
@@ -75,28 +82,45 @@ class Counted:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        began, begun = time.perf_counter(), False
+        asked = Asked(request_id_of(scope["headers"]), scope["method"])
+        header = (HEADER, asked.request_id.encode())
 
         async def told(message: Message) -> None:
-            nonlocal status
+            nonlocal begun
             if message["type"] == "http.response.start":
-                status = message["status"]
-                self._count(scope, status, time.perf_counter() - began)
+                begun = True
+                message["headers"] = [*message.get("headers", ()), header]
+                self._answered(scope, message["status"], time.perf_counter() - began)
             await send(message)
 
+        before = ASKED.set(asked)
         try:
             await self.app(scope, receive, told)
         finally:
-            if not status:  # A bug; who answers it stands outside.
-                status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
-                self._count(scope, status, time.perf_counter() - began)
+            if not begun:  # A bug, or a client that went away; nobody was answered.
+                failed = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+                self._answered(scope, failed, time.perf_counter() - began)
+            ASKED.reset(before)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
         template = route.path if isinstance(route, Route) else UNMATCHED
         method = scope["method"] if template != UNMATCHED else "(any)"
         self._requests(method, template, status).inc()
         self._seconds(method, template).observe(seconds)
+        if LOG.isEnabledFor(logging.INFO):
+            answered = {"route": template, "status": status, "seconds": round(seconds, 6)}
+            # As LOG.info, which would look up for each where in the code it was called.
+            record = LOG.makeRecord(REQUESTS, logging.INFO, "", 0, "answered", (), None)
+            record.__dict__["answered"] = answered
+            LOG.handle(record)
+
+
+def observe(app: Starlette, counts: Counts) -> None:
+    """Put it outside all that the application has, its guard included."""
+    inner = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Observed(inner(), counts)  # type: ignore[method-assign]  # Starlette has no place outside its own.
 
 
 # ---- Worlds ------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from . import authfile, identity
 from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
+from .logs import Log
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
@@ -59,6 +60,7 @@ class Settings:
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
     in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
+    `log`: see `logs.written`.
     """
 
     part: Part = Part.ALL
@@ -73,6 +75,7 @@ class Settings:
     world_url: str | None = None
     memory: bool = False
     auth: Path | None = None
+    log: Log | None = None
 
     @property
     def loopback(self) -> bool:
