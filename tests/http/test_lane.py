@@ -99,7 +99,9 @@ def _paths(sid: str) -> list[str]:
 
 
 def told(answer: httpx.Response) -> tuple[int, dict[str, str], str]:
-    return answer.status_code, dict(answer.headers), answer.text
+    headers = dict(answer.headers)
+    assert headers.pop("x-request-id"), "each request has a name of its own"
+    return answer.status_code, headers, answer.text
 
 
 def test_it_answers_as_the_route_does(lives: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,8 +69,10 @@ def test_a_credential_that_asks_too_often_waits_and_no_other() -> None:
         assert slow.headers["content-type"] == "application/problem+json"
         assert "times a second" in slow.json()["detail"]
         assert h.call("al", "GET", "/worlds").status_code == 200
-        for path in ("/healthz", "/readyz", "/metrics"):
+        for path in ("/healthz", "/readyz"):
             assert h.call("rea", "GET", path).status_code == 200
+        assert h.call("rea", "GET", "/metrics").status_code == 429, "it looks at every world"
+        assert h.call(None, "GET", "/metrics").status_code == 200
 
 
 def stopping(run_id: str) -> Iterator[tuple[str, str, Any, Any]]:

@@ -146,25 +146,32 @@ def standing(
     for candidate in view.open_candidates():
         if _missing(view, candidate, now):
             found[f"approval {candidate.candidate_id}"] = candidate
+    for what in quiet(view, now, stale_after):
+        found[f"stale {what.stage} {what.strategy_id}"] = what
+    return found
+
+
+def quiet(view: WorldView, now: datetime, stale_after: timedelta | None = None) -> Iterator[Quiet]:
+    """What has gone quiet at `now`; `stale_after` as for `standing`."""
+    if view.default_version is None or view.state is not WorldState.ACTIVE:
+        return
     allowed = quiet_us(view.policy) if stale_after is None else span_us(stale_after)
     for stage in (Stage.PAPER, Stage.LIVE):
-        for quiet in _quiet(view, stage, now, allowed):
-            found[f"stale {stage} {quiet.strategy_id}"] = quiet
-    return found
+        yield from _quiet(view, stage, now, allowed)
 
 
 def of_standing(
     view: WorldView, new: Iterable[tuple[str, Standing]], now: datetime
 ) -> Iterator[Notice]:
     """The notices of what stands now and did not before.  What went quiet together is one."""
-    quiet: dict[Stage, list[Quiet]] = {}
+    silent: dict[Stage, list[Quiet]] = {}
     for key, what in new:
         match what:
             case Candidate():
                 yield _approval(view, key, what, now)
             case Quiet(stage=stage):
-                quiet.setdefault(stage, []).append(what)
-    for stage, several in quiet.items():
+                silent.setdefault(stage, []).append(what)
+    for stage, several in silent.items():
         yield _stale(view, stage, several, now)
 
 

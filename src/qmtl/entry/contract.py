@@ -53,6 +53,18 @@ DONE_AGAIN: Final = {
     "it was undone since.",
     "schema": {"type": "string"},
 }
+REQUEST_ID: Final = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "What to call this request in answer and log: 1 to 128 letters, digits and "
+    "`._:=+/@-`; anything else is ignored.",
+    "schema": {"type": "string"},
+}
+REQUEST_ID_TOLD: Final = {
+    "description": "What this request is called in the server's log.",
+    "schema": {"type": "string"},
+}
 IF_MATCH: Final = {
     "name": "If-Match",
     "in": "header",
@@ -62,6 +74,7 @@ IF_MATCH: Final = {
 }
 POLICY: Final = "Policy"
 _REF: Final = "#/components/schemas/"
+_PARAMETER: Final = "#/components/parameters/RequestId"
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Bodies = type[Body] | str | None  # A string is the name of a schema that is added by hand.
@@ -191,6 +204,13 @@ def openapi(app: FastAPI, takes: set[type[Body]]) -> dict[str, Any]:
     schemas |= bodies["$defs"]
     schemas |= _policy_schemas()
     schemas["ProblemJson"] = TypeAdapter(ProblemJson).json_schema()
+    components["headers"] = {"RequestId": REQUEST_ID_TOLD}
+    components["parameters"] = {"RequestId": REQUEST_ID}
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            operation.setdefault("parameters", []).append({"$ref": _PARAMETER})
+            for answer in operation["responses"].values():
+                answer["headers"] = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
     components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     return found
 

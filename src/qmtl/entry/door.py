@@ -26,7 +26,7 @@ from qmtl.app.step import By, world
 from qmtl.core.errors import Conflict, Invalid, Malformed, Refusal, TooLarge, TooSlow
 from qmtl.core.names import RunId, StrategyId, WorldId
 
-from . import auth, problems
+from . import auth, logs, problems
 from .identity import Credential
 from .services import Services
 
@@ -91,6 +91,7 @@ class Call:
         are counted from the instant at which what takes them back is recorded.
         """
         roles = auth.allow(self.route, self.credential, world_id)
+        logs.known(world_id)
         return replace(self.by_token, roles=roles, now=self.services.clock.now())
 
     def read(self, body: type[B]) -> B:
@@ -268,8 +269,10 @@ class Door(APIRoute):
             roles = auth.allow_somewhere(self.key, credential)
         else:
             roles = auth.allow(self.key, credential, world_id)
+        logs.known(actor=credential.actor)
         if world_id is not None and _ID.fullmatch(world_id):
             world(services.store, world_id)
+            logs.known(world_id)
         by = By(actor=credential.actor, roles=roles, now=now, sponsor=credential.sponsor)
         return credential, by
 

@@ -1,31 +1,39 @@
 """The application: every router behind doors, every refusal a problem, every request counted."""
 
 import logging
-import time
 from collections.abc import Iterable
-from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from qmtl import __version__
 from qmtl.adapters.wire.shapes import HealthJson, JournalKeyJson
 from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM
 
-from . import contract, events, gateway, journal, liveservice, problems, riskhub, worldservice
+from . import (
+    contract,
+    events,
+    gateway,
+    journal,
+    liveservice,
+    observed,
+    problems,
+    riskhub,
+    worldservice,
+)
 from .dashboard import routes as dashboard
 from .dashboard.visits import Dashboard
 from .door import JSON, dumped
 from .guard import guard
+from .identity import Credential
 from .lane import Lane
+from .observed import Counts, Telling, observe
 from .services import Services
 
 LOG = logging.getLogger("qmtl.http")
@@ -37,67 +45,10 @@ ROUTERS: Final = (
     journal.ROUTES,
     events.ROUTES,
 )
-UNMATCHED: Final = "(no route)"
 
 
-class Counts:
-    """What Prometheus is told: how many requests, and how long, by the template of their route."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "qmtl_http_requests_total",
-            "Requests answered.",
-            ["method", "route", "status"],
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "qmtl_http_request_seconds",
-            "Until the first byte of the answer.",
-            ["method", "route"],
-            registry=self.registry,
-        )
-
-
-class Counted:
-    """Counts a request when its answer begins: a stream that lasts a day is not slow."""
-
-    def __init__(self, app: ASGIApp, counts: Counts) -> None:
-        self.app = app
-        # The labels of a count are checked once: there are as many as routes have answers.
-        self._requests = cache(counts.requests.labels)
-        self._seconds = cache(counts.seconds.labels)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 0
-
-        async def told(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._count(scope, status, time.perf_counter() - began)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, told)
-        finally:
-            if not status:  # A bug; who answers it stands outside.
-                status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
-                self._count(scope, status, time.perf_counter() - began)
-
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = scope.get("route")
-        template = route.path if isinstance(route, APIRoute) else UNMATCHED
-        method = scope["method"] if template != UNMATCHED else "(any)"
-        self._requests(method, template, status).inc()
-        self._seconds(method, template).observe(seconds)
-
-
-def create_app(services: Services) -> FastAPI:
-    """The whole contract over one store."""
+def create_app(services: Services, bus: Telling | None = None) -> FastAPI:
+    """The whole contract over one store.  `bus`: who tells it what happens, if there is one."""
     app = FastAPI(
         title="qmtl", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -107,13 +58,13 @@ def create_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.router.routes.extend(router)
     app.router.routes.extend(dashboard.ROUTES)
-    _public(app, services, counts)
+    _public(app, services, counts, bus)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(Exception, _bug)
     app.add_middleware(Lane, services=services)
-    app.add_middleware(Counted, counts=counts)
     guard(app, services.hosts, services.https)
+    observe(app, counts)
     takes = {body for router in ROUTERS for body in router.takes}
 
     def openapi() -> dict[str, Any]:
@@ -125,8 +76,8 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
-def _public(app: FastAPI, services: Services, counts: Counts) -> None:
-    """What needs no credential: it says nothing of any world."""
+def _public(app: FastAPI, services: Services, counts: Counts, bus: Telling | None) -> None:
+    """What needs no credential: it says nothing of any world to who shows none."""
 
     def healthz() -> Response:
         """The process runs."""
@@ -137,9 +88,16 @@ def _public(app: FastAPI, services: Services, counts: Counts) -> None:
         services.store.load(SYSTEM)
         return Response(dumped({"status": "ready", "version": __version__}), media_type=JSON)
 
-    def metrics() -> Response:
-        """For Prometheus."""
-        return Response(generate_latest(counts.registry), media_type=CONTENT_TYPE_LATEST)
+    def metrics(request: Request) -> Response:
+        """For Prometheus: requests; and of each world that the credential may read, how it stands.
+
+        Without a credential: requests only.
+        """
+
+        def credential() -> Credential | None:
+            return _shown(request, services)
+
+        return observed.exposed(counts, observed.of_services(services, bus, credential))
 
     def openapi_json() -> Response:
         """This document."""
@@ -162,6 +120,17 @@ def _public(app: FastAPI, services: Services, counts: Counts) -> None:
         if path == "/metrics":
             options["response_class"] = Response
         app.add_api_route(path, endpoint, methods=["GET"], responses=responses, **options)
+
+
+def _shown(request: Request, services: Services) -> Credential | None:
+    """The credential of a request that needs none.  Raises Unauthenticated when it is none."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    address = request.client.host if request.client is not None else ""
+    credential = services.identity.identify(header, services.clock.now(), address)
+    services.limiter.request(credential.key)
+    return credential
 
 
 def _content(media_type: str, kind: str) -> dict[int | str, dict[str, Any]]:

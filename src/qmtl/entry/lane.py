@@ -17,7 +17,7 @@ from qmtl.app.step import By
 from qmtl.core.errors import Refusal
 from qmtl.core.names import SYSTEM, StrategyId, WorldId
 
-from . import auth, liveservice
+from . import auth, liveservice, logs
 from .door import Call, Door
 from .identity import bearer, is_jwt
 from .services import Services
@@ -84,5 +84,6 @@ class Lane:
             request_digest="",
         )
         answer = liveservice.decide(call, world_id, strategy_id)
+        logs.known(world_id, credential.actor)
         services.limiter.request(credential.key)  # Last: what is left to the route, it counts.
         return answer

@@ -39,6 +39,8 @@ from . import auth, problems
 from .dashboard import routes as dashboard
 from .door import BULK_BYTES_MAX, JSON, body_of, dumped
 from .guard import LOOPBACK, guard, host_of
+from .logs import ASKED
+from .observed import Counts, exposed, observe, of_gateway
 from .spool import Kept, Spool
 
 LOG = logging.getLogger("qmtl.gateway")
@@ -54,6 +56,7 @@ HOPS: Final = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
         *("trailer", "transfer-encoding", "upgrade", "host", "content-length"),
+        "x-request-id",  # Of each of the two its own; that of here is passed on.
     }
 )
 KEPT: Final = "The world service is away: the submission is kept, and forwarded when it is back."
@@ -118,6 +121,9 @@ class Gateway:
         # Of a decision, what is new is its term: it is always asked for whole.
         without = HOPS if sec is None else HOPS | {"if-none-match"}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in without]
+        here = ASKED.get()
+        assert here is not None, "every request has a name"
+        headers.append(("x-request-id", here.request_id))
         url = httpx.URL(self.world_url)
         path = url.raw_path.rstrip(b"/") + request.scope["raw_path"]  # As it came, quoting and all.
         query = request.scope["query_string"]
@@ -344,8 +350,18 @@ def create_app(
     async def forward(request: Request) -> Response:
         return sealed(await gateway.forward(request), request, https)
 
+    counts = Counts()
+
+    async def metrics(_request: Request) -> Response:
+        return await run_in_threadpool(
+            lambda: exposed(
+                counts, of_gateway(gateway.spool, len(gateway.held), gateway.clock.now())
+            )
+        )
+
     app = Starlette(
         routes=[
+            Route("/metrics", metrics, methods=["GET"]),
             Route("/healthz", healthz, methods=["GET"]),
             Route("/worlds/{world_id}/decide", gateway.decide, methods=["GET"]),
             Route("/strategies", gateway.submit, methods=["POST"]),
@@ -355,6 +371,7 @@ def create_app(
         lifespan=gateway.running,
     )
     guard(app, hosts, https)
+    observe(app, counts)
     return app
 
 

@@ -17,7 +17,7 @@ from qmtl.adapters.memory import MemoryStore
 from qmtl.core import names
 from qmtl.core.names import Role
 from qmtl.core.sourcing import KNOWN_UNITS
-from qmtl.entry import asyncapi
+from qmtl.entry import asyncapi, observed
 from qmtl.entry.auth import BESIDES, PUBLIC, ROLES, STOPS
 from qmtl.entry.cli import EPILOG, app
 from qmtl.entry.http import create_app
@@ -31,6 +31,7 @@ def pages() -> dict[str, str]:
     made: dict[str, Callable[[], Iterator[str]]] = {
         "cli.md": _cli,
         "http.md": _http,
+        "metrics.md": _metrics,
         "policy.md": _policy,
         "python.md": _python,
         "roles.md": _roles,
@@ -92,12 +93,23 @@ def _http() -> Iterator[str]:
             yield f"| `{method.upper()} {path}` | {what} | {answers} |"
 
 
+def _metrics() -> Iterator[str]:
+    yield "# Metrics\n\nWhat `GET /metrics` tells Prometheus, of the process that is asked.\n"
+    yield "Without a credential: requests, the store and the bus. With one, `qmtl_world_*` of every"
+    yield "world in which it has a role, too. A gateway of its own tells of requests and of"
+    yield "`qmtl_gateway_*`, and of no world. Dashboard and alerts: `deploy/observe/`.\n"
+    yield "| metric | kind | labels | what |\n|---|---|---|---|"
+    for name, kind, labels, told in observed.listed():
+        yield f"| `{name}` | {kind} | {', '.join(f'`{each}`' for each in labels)} | {told} |"
+
+
 def _roles() -> Iterator[str]:
     yield "# Roles\n"
     yield "Which role may use which route, in a world where it has it. One of them is enough."
     yield "Routes without a world take a credential for every world, unless any role may."
     yield "What stops something (†) is never limited, and done again when it was undone since.\n"
-    yield f"Without a credential: {', '.join(f'`{route}`' for route in sorted(PUBLIC))}.\n"
+    yield f"Without a credential: {', '.join(f'`{route}`' for route in sorted(PUBLIC))}."
+    yield "To a credential `GET /metrics` tells more: of the worlds in which it has a role.\n"
     yield f"| route | {' | '.join(Role)} | and |\n|---|{'---|' * len(Role)}---|"
     for route, roles in ROLES.items():
         marks = " | ".join("✓" if role in roles else "" for role in Role)

@@ -28,14 +28,14 @@ AGAIN_SEC: Final = 1.0  # Until it calls again a bus, or a database, that is awa
 class Relay:
     """A thread that tells the bus until `close`.
 
-    behind    entries that the bus has not been told, by world, as they were last seen
+    reached   the seq that the bus was last seen to have come to, by world
     unusable  worlds of which nothing is told, and why
     away      why nothing is told at all now; None while all goes well
     """
 
     services: Services
     url: str
-    behind: dict[WorldId, int] = field(default_factory=dict)
+    reached: dict[WorldId, int] = field(default_factory=dict)
     unusable: dict[WorldId, str] = field(default_factory=dict)
     away: str | None = None
 
@@ -93,13 +93,13 @@ class Relay:
                     f"{jetstream.subject(world_id)}, or move the stream away."
                 )
             while newest.seq < head and not self._closing.is_set():
-                self.behind[world_id] = head - newest.seq
+                self.reached[world_id] = newest.seq
                 entries = await asyncio.to_thread(store.journal, world_id, newest.seq, BATCH_MAX)
                 for entry in entries:
                     body = dumped(cloud_event(world_id, entry))
                     newest = await bus.tell(world_id, entry.seq, body, newest)
             told[world_id] = newest
-            self.behind[world_id] = head - newest.seq
+            self.reached[world_id] = newest.seq
             self.unusable.pop(world_id, None)
         except BusBehind:
             told.pop(world_id, None)  # Another told it; the next round asks how far that came.

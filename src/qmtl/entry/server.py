@@ -1,6 +1,7 @@
 """One process that listens: what `qmtl serve` runs."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -14,8 +15,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from qmtl.core.errors import Refusal
 
+from .logs import Log, written
 from .wiring import Opened, Settings, opened
 
+LOG = logging.getLogger("qmtl.server")
 READY = "listening on "  # What scripts wait for; the URL follows.
 GRACE_SEC = 10  # A request that takes longer than this to end is cut off.
 BACKLOG = 2_048
@@ -94,12 +97,20 @@ def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     Raises CannotListen when the address is taken, and whatever `wiring.opened` raises.
     """
     say = say or _print
+    with written(settings.log):
+        _run(settings, say)
+
+
+def _run(settings: Settings, say: Callable[[str], None]) -> None:
     listener = _bound(settings.host, settings.port)
     try:
         what = opened(settings)
         try:
             for line in what.warns:
-                sys.stderr.write(f"warning: {line}\n")
+                if settings.log is Log.JSON:  # Whatever is on stderr is an object then.
+                    LOG.warning(line)
+                else:
+                    sys.stderr.write(f"warning: {line}\n")
             for line in what.says:
                 say(line)
             _serve(what, listener, lambda: say(READY + url_of(listener)))

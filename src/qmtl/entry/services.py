@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
@@ -88,6 +89,21 @@ class Tails:
         return await asyncio.shield(reading)  # Who goes away does not take it from the others.
 
 
+class Ticks:
+    """When each world was last ticked as a whole, as far as this process was asked."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._last: dict[WorldId, float] = {}
+
+    def seen(self, world_id: WorldId) -> None:
+        self._last[world_id] = time.monotonic()
+
+    def since_sec(self, world_id: WorldId) -> float:
+        """Since the last tick; since the process started, before the first."""
+        return time.monotonic() - self._last.get(world_id, self._began)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     store: Store
@@ -97,6 +113,7 @@ class Services:
     replay: MovableClock | None = None  # `clock` itself, when it is one.
     bell: Bell = field(default_factory=Bell)
     tails: Tails = field(default_factory=Tails)
+    ticks: Ticks = field(default_factory=Ticks)
     journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
     limiter: Limiter = field(default_factory=Limiter)
     issuer: IssuerActors | None = None

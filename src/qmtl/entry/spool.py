@@ -17,7 +17,7 @@ import orjson
 
 from qmtl.adapters.directories import made, synced
 from qmtl.core.errors import UpstreamAway
-from qmtl.core.times import micros
+from qmtl.core.times import instant, micros
 
 FILES_MAX: Final = 1_000  # A world that is away for longer needs a person, not a longer queue.
 BYTES_MAX: Final = 256 << 20  # Whoever sends them is known only once the world is back.
@@ -74,6 +74,10 @@ class Spool:
     def waiting(self) -> list[Path]:
         """What has not been answered yet, oldest first."""
         return sorted(self._folder.glob(f"*{SUFFIX}"))
+
+    def kept_at(self, path: Path) -> datetime:
+        """When it was kept, as its name says."""
+        return instant(int(path.name.partition("-")[0]))
 
     def read(self, path: Path) -> Kept | None:
         """One submission; None, and it is set aside, when the file is not what was written."""

@@ -29,6 +29,7 @@ from . import authfile, identity
 from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
+from .logs import Log
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
@@ -59,6 +60,7 @@ class Settings:
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
     in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
+    `log`: see `logs.written`.
     """
 
     part: Part = Part.ALL
@@ -73,6 +75,7 @@ class Settings:
     world_url: str | None = None
     memory: bool = False
     auth: Path | None = None
+    log: Log | None = None
 
     @property
     def loopback(self) -> bool:
@@ -120,21 +123,17 @@ def opened(settings: Settings) -> Opened:
             store.listen(services.bell.ring)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
-    close = store.close if settings.bus is None else _relaying(services, settings.bus)
-    return Opened(app_over(services), says, services.bell.close, close, warns)
-
-
-def _relaying(services: Services, bus: str) -> Callable[[], None]:
-    """Tell the bus, until what is returned is called, which closes the store, too."""
+    if settings.bus is None:
+        return Opened(app_over(services), says, services.bell.close, store.close, warns)
     from .relay import Relay  # Its client is not needed without a bus, and may not be installed.
 
-    relay = Relay(services, bus)
+    relay = Relay(services, settings.bus)
 
     def close() -> None:
         relay.close()
-        services.store.close()
+        store.close()
 
-    return close
+    return Opened(app_over(services, relay), says, services.bell.close, close, warns)
 
 
 def _store(settings: Settings) -> MemoryStore | SqlStore:

@@ -364,4 +364,6 @@ def tick(
     view, found = campaigns.tick(
         call.store, world_id, now, only=strategy_id, limit=limit, offset=start
     )
+    if strategy_id is None:
+        call.services.ticks.seen(world_id)
     return call.answer(answers_live.tick(view, found, now))

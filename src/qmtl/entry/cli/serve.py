@@ -22,6 +22,13 @@ class Role(StrEnum):
     GATEWAY = "gateway"
 
 
+class Log(StrEnum):
+    """How a server writes its log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Clock(StrEnum):
     """Whose time a server lives in."""
 
@@ -80,6 +87,13 @@ def run(
         Path | None,
         typer.Option(help="A TOML file: an OIDC issuer, its groups' roles, limits, host names."),
     ] = None,
+    log: Annotated[
+        Log | None,
+        typer.Option(
+            help="A line on stderr for each request and whatever else happens; without it, only "
+            "for what goes wrong, as text."
+        ),
+    ] = None,
 ) -> None:
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
@@ -93,7 +107,7 @@ def run(
         raise typer.BadParameter("--at is where a replay clock starts: say --clock replay, too")
     started = None if at is None else _instant(at)
 
-    from qmtl.entry import server, wiring
+    from qmtl.entry import logs, server, wiring
 
     server.run(
         wiring.Settings(
@@ -108,6 +122,7 @@ def run(
             dual_control=dual_control,
             world_url=world_url,
             auth=auth,
+            log=None if log is None else logs.Log(log),
         )
     )
 

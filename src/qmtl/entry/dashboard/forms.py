@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from qmtl.core.errors import Malformed
 from qmtl.entry import auth
+from qmtl.entry.logs import ASKED
 
 from .visits import Pages, Visit, VisitIn, safe_path
 
@@ -130,6 +131,9 @@ async def asked(
     """What the API's own route answers, asked as anybody would ask it."""
     headers = {"Authorization": visit.call.authorization or "", "Content-Type": "application/json"}
     headers |= {"Host": request.headers.get("host", "")}
+    asked = ASKED.get()
+    if asked is not None:  # One request of a person, and one name for it.
+        headers["X-Request-ID"] = asked.request_id
     key = visit.form().get("key")
     if key:
         headers["Idempotency-Key"] = key
