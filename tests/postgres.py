@@ -99,6 +99,13 @@ class Server:
             )
         return self.url(name)
 
+    def tool(self, program: str, *arguments: str) -> None:
+        """Run one of its clients, such as pg_dump."""
+        done = subprocess.run(
+            [self._bin / program, *arguments], capture_output=True, text=True, timeout=STOP_SEC
+        )
+        assert done.returncode == 0, done.stderr
+
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._bin / program, "-D", self._data, *arguments],

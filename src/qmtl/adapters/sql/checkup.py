@@ -58,7 +58,7 @@ def look(
 
     Raises OSError.
     """
-    with folder.at_rest(directory) as rests, _opened(directory, rests) as engine:
+    with folder.at_rest(directory) as rests, opened(directory, rests) as engine:
         try:
             with engine.connect() as connection:
                 return _looked(connection, not rests, now, replay, on_world)
@@ -69,7 +69,8 @@ def look(
 
 
 @contextmanager
-def _opened(directory: Path, rests: bool) -> Iterator[Engine]:
+def opened(directory: Path, rests: bool) -> Iterator[Engine]:
+    """For connections that read a folder's database, and change nothing; `rests`: of `at_rest`."""
     with TemporaryDirectory(prefix="qmtl-doctor-") as copy:
         log = directory / LOG
         if not rests:

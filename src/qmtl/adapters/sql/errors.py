@@ -67,6 +67,10 @@ class UnknownSchema(Refusal):
     """The database is not of a version that this program knows; a newer one may have written it."""
 
 
+class IsBackup(UnknownSchema):
+    """It is a backup: it would bring back what was stopped since.  Use qmtl db restore."""
+
+
 class StoreAway(Refusal):
     """The database cannot be read or written now.  Ask again: done twice is done once."""
 

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine
 from qmtl.adapters.directories import made
 
 from .database import Begun, Database
-from .errors import FolderInUse, UnknownSchema
+from .errors import FolderInUse, IsBackup, UnknownSchema
 from .migrate import upgrade
-from .schema import HEAD, REVISIONS, definition
+from .schema import BACKUP, HEAD, REVISIONS, definition
 
 DATABASE = "qmtl.db"
 LOCK = "lock"
@@ -175,6 +175,8 @@ def prepare(connection: Connection) -> None:
             create(connection)
         elif known in REVISIONS:
             upgrade(connection)
+        elif known.endswith(BACKUP):
+            raise IsBackup
         else:
             raise UnknownSchema(f"It is {known}; this is {HEAD}.")
         connection.exec_driver_sql("COMMIT")

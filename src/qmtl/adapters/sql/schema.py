@@ -38,6 +38,7 @@ from qmtl.core.names import Phase, Stage, Stream, Verdict, WorldState
 # Oldest first; the last is this program's.
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
+BACKUP = "-backup"  # Behind the version of a copy: no server takes it for a database of its own.
 CHUNK_POINTS = 128  # A chunk is rewritten at every append, so half a page; read as one row.
 
 SQLITE: Dialect = sqlite.dialect(paramstyle="named")

@@ -358,6 +358,12 @@ class SqlStore:
         """Whether other processes write to it, too."""
         return self._database.shared
 
+    @property
+    def replayed(self) -> bool:
+        """Whether it ever lived under a replay clock: an instant that one showed is kept."""
+        with self._reading() as connection:
+            return connection.exec_driver_sql("SELECT 1 FROM clock").first() is not None
+
     def last_instant(self) -> datetime | None:
         """The latest instant that anything was recorded at, or that a replay clock showed."""
         with self._reading() as connection:
