@@ -265,6 +265,7 @@ def serving(data: Path, *options: str) -> Iterator[tuple[str, Callable[[], str]]
 
     def end() -> str:
         process.terminate()
+        process.wait(SOON_SEC)  # Before anybody reads.
         return process.communicate(timeout=SOON_SEC)[1]
 
     try:
@@ -286,3 +287,14 @@ def test_by_default_a_server_that_is_well_says_nothing(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as (url, end):
         assert httpx.get(f"{url}/healthz").status_code == 200
         assert end() == ""
+
+
+def test_a_server_answers_and_ends_though_nobody_reads_its_log(tmp_path: Path) -> None:
+    """A pipe holds 64 KiB; what is logged here is several times that."""
+    with serving(tmp_path / "data", "--log", "json") as (url, end), httpx.Client() as client:
+        began = time.perf_counter()
+        for _ in range(1_500):
+            assert client.get(f"{url}/healthz").status_code == 200
+        assert time.perf_counter() - began < 6 * SOON_SEC
+        lines = end().splitlines()
+    assert 1 < len(lines) < 1_000, "the pipe was full, and what did not fit is gone"
