@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import qmtl
+from qmtl.adapters import credentials
 from qmtl.adapters.client import URL_DEFAULT, ApiError, Away, BadAddress, BadCredential
 from qmtl.core.errors import Refusal
 from qmtl.entry.cli import (
@@ -52,8 +53,9 @@ Errors are on standard error, with what to try next; with --json as one JSON obj
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
 server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_DATABASE_URL, the database
 that servers share; QMTL_BUS_URL, where they tell what happens; QMTL_SPOOL, where submissions are
-kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. In a project, qmtl.toml says
-what is not on the command line.
+kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. QMTL_TOKEN_FILE,
+QMTL_DATABASE_URL_FILE and QMTL_BUS_URL_FILE name files that hold what must not be said aloud. In a
+project, qmtl.toml says what is not on the command line.
 """
 
 
@@ -120,6 +122,10 @@ def root(
     ] = None,
 ) -> None:
     """Takes trading strategies from backtest to paper to live, and can show why it did."""
+    try:
+        credentials.of_files(os.environ)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     ctx.ensure_object(Setting).url = url or URL_DEFAULT
 
 
