@@ -146,10 +146,9 @@ async def following(
     quiet_sec: float,
     opening: bytes,
     frames: Frames,
-    goes_on: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[bytes]:
-    """The journal's tail as `frames` tells it, until the credential opens it no more, or until it
-    does not go on: both are asked every `quiet_sec`."""
+    """The journal's tail as `frames` tells it, until the credential opens it no more: that is asked
+    every `quiet_sec`."""
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
@@ -164,7 +163,7 @@ async def following(
                 yield frame
             if monotonic() - asked_at >= quiet_sec:  # However much there was to tell meanwhile.
                 asked_at = monotonic()
-                if not goes_on() or not await run_in_threadpool(_still_may, call, world_id):
+                if not await run_in_threadpool(_still_may, call, world_id):
                     return
                 yield b": quiet\n\n"
             if not entries:

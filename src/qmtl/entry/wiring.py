@@ -17,6 +17,7 @@ from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.credentials import ADMIN_TOKEN
 from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
+from qmtl.adapters.sealing import Seal
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import program, tokens, worlds
@@ -33,6 +34,7 @@ from .logs import Log
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
+from .sessions import Sessions
 from .spool import Spool
 
 PORT_DEFAULT: Final = 8321
@@ -144,7 +146,8 @@ def _store(settings: Settings) -> MemoryStore | SqlStore:
 
 
 def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]:
-    """With the folder's own journal key, made when there is none; and what to warn of.
+    """With the folder's own journal key, made when there is none, and what follows from it; and
+    what to warn of.
 
     Raises UnusableKey.
     """
@@ -156,7 +159,8 @@ def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]
             f"signs from now on as {key.key_id}. Heads that were signed before, if any, verify "
             "with the public key of then: qmtl journal verify --key.",
         )
-    return replace(services, journal_key=key), warns
+    sessions = Sessions(Seal(key.secret("sessions")))
+    return replace(services, journal_key=key, sessions=sessions), warns
 
 
 def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:
