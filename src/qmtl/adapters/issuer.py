@@ -24,8 +24,8 @@ from qmtl.core.errors import Invalid, IssuerAway, Unauthenticated
 
 LOG = logging.getLogger("qmtl.issuer")
 JWT_CHARS_MAX: Final = 8_192  # A person in hundreds of groups; servers stop reading there, too.
-JWKS_BYTES_MAX: Final = 1 << 20  # Issuers have a handful of keys.
-JWKS_SEC: Final = 3.0  # Who waits for the keys holds a thread.
+ANSWER_BYTES_MAX: Final = 1 << 20  # Issuers have a handful of keys.
+ANSWER_SEC: Final = 3.0  # Who waits for an issuer holds a thread.
 FRESH_SEC: Final = 600.0  # Then they are fetched again: a key that was withdrawn is soon unknown.
 KEPT_SEC: Final = 3_600.0  # With the issuer away they are believed so long, and no longer.
 UNKNOWN_KID_SEC: Final = 60.0  # Fetched for a key nobody knows at most so often,
@@ -141,23 +141,34 @@ def from_url(url: str, transport: httpx.BaseTransport | None = None) -> Load:
     """
 
     def load() -> bytes:
-        body = b""
-        try:
-            with (
-                httpx.Client(timeout=JWKS_SEC, transport=transport) as client,
-                client.stream("GET", url, headers={"Accept": "application/json"}) as answer,
-            ):
-                if answer.status_code != httpx.codes.OK:
-                    raise IssuerAway(f"{url} answers {answer.status_code}.")
-                for part in answer.iter_bytes():
-                    body += part
-                    if len(body) > JWKS_BYTES_MAX:
-                        raise IssuerAway(f"{url} answers with more than {JWKS_BYTES_MAX} bytes.")
-        except httpx.HTTPError as error:
-            raise IssuerAway(f"{url}: {type(error).__name__}.") from error
+        status, body = answered("GET", url, transport)
+        if status != httpx.codes.OK:
+            raise IssuerAway(f"{url} answers {status}.")
         return body
 
     return load
+
+
+def answered(
+    method: str, url: str, transport: httpx.BaseTransport | None = None, **more: Any
+) -> tuple[int, bytes]:
+    """The status and the body of what somebody of the issuer's answers; never a redirect's.
+
+    Raises IssuerAway.
+    """
+    body = b""
+    try:
+        with (
+            httpx.Client(timeout=ANSWER_SEC, transport=transport) as client,
+            client.stream(method, url, headers={"Accept": "application/json"}, **more) as answer,
+        ):
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise IssuerAway(f"{url} answers with more than {ANSWER_BYTES_MAX} bytes.")
+            return answer.status_code, body
+    except httpx.HTTPError as error:
+        raise IssuerAway(f"{url}: {type(error).__name__}.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ PUBLIC: Final = frozenset(
     {
         *("GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"),
         *("GET /", "GET /ui/sign-in", "POST /ui/sign-in", "POST /ui/sign-out"),
+        *("GET /ui/sign-in/oidc", "GET /ui/sign-in/oidc/callback"),
         "GET /ui/static/{name}",
     }
 )

@@ -10,11 +10,12 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
 from qmtl.adapters.issuer import Claims, Issuer
+from qmtl.adapters.oidc import Provider
 from qmtl.app.ports import Store
 from qmtl.app.tokens import RESERVED, is_pending
 from qmtl.core.errors import Forbidden, Unauthenticated
@@ -75,6 +76,8 @@ class IssuerActors:
     actor_claim: str
     groups_claim: tuple[str, ...]  # One inside the other.
     groups: Mapping[str, tuple[Grant, ...]]
+    provider: Provider | None = None  # Where people sign in, if they can.
+    session: timedelta = timedelta(hours=1)  # How long that lasts.
 
     def credential(self, claims: Claims) -> Credential:
         """However many JWTs somebody has, they are one credential.

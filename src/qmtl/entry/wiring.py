@@ -62,7 +62,7 @@ class Settings:
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
     in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
-    `log`: see `logs.written`.
+    `log`: see `logs.written`.  `oidc_secret`: the dashboard's, at the auth file's issuer.
     """
 
     part: Part = Part.ALL
@@ -77,6 +77,7 @@ class Settings:
     world_url: str | None = None
     memory: bool = False
     auth: Path | None = None
+    oidc_secret: str | None = field(default=None, repr=False)
     log: Log | None = None
 
     @property
@@ -190,7 +191,8 @@ def auth_of(settings: Settings) -> Auth:
     if settings.auth is None:
         return Auth()
     file = authfile.read(settings.auth)
-    return Auth(file, authfile.actors_of(file, settings.auth, SystemClock()))
+    actors = authfile.actors_of(file, settings.auth, SystemClock(), settings.oidc_secret)
+    return Auth(file, actors)
 
 
 def hosts_of(settings: Settings, named: Sequence[str]) -> frozenset[str] | None:

@@ -1,4 +1,4 @@
-"""In and out: a token becomes a session, and a session ends."""
+"""In and out: a token becomes a session, and a session ends.  By the issuer: `oidc.py`."""
 
 from typing import Final
 
@@ -8,8 +8,10 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from qmtl.core.errors import Refusal, Unauthenticated
+from qmtl.entry.authfile import CALLBACK
 from qmtl.entry.door import body_of
 
+from . import oidc
 from .visits import (
     address_of,
     cookie_of,
@@ -79,6 +81,8 @@ ROUTES: Final = tuple(
         ("GET", "/", root),
         ("GET", "/ui/sign-in", ask),
         ("POST", "/ui/sign-in", sign_in),
+        ("GET", oidc.BEGIN, oidc.begin),
+        ("GET", CALLBACK, oidc.back),
         ("POST", "/ui/sign-out", sign_out),
     )
 )
