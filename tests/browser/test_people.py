@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from qmtl.entry.authfile import CALLBACK
+from tests import oidc
 from tests.browser.conftest import Site
+from tests.dashboard.test_oidc import placed
 from tests.dashboard.test_pages import EVIL
 from tests.http.harness import DAY, Harness, W, submission
 
@@ -143,6 +146,28 @@ def test_times_are_local_on_hover(site: Site) -> None:
     time.hover()
     assert "GMT+9" in time.get_attribute("title")
     assert "UTC" in time.inner_text()
+
+
+def test_somebody_signs_in_at_an_issuer_of_another_site(site: Site) -> None:
+    """`localhost` and 127.0.0.1 are two: the browser comes back without its cookie at first."""
+    site.go_away()
+    with oidc.provider(site.url + CALLBACK, "localhost") as provider:
+        placed(site.harness, provider, url=site.url)
+        provider.person = {"sub": "olga", "groups": ["ops"]}
+        site.serve()
+        page = site.open(site.context().new_page(), BASE)
+        page.get_by_role("link", name="Sign in with corp").click()
+        page.get_by_text("oidc:corp:olga").wait_for()
+        assert page.url == site.url + BASE, "where they wanted to go"
+        assert [url for url in site.asked if url.endswith("&here=1")], "by way of a page of ours"
+        page.locator("#kill-reason").fill("a bad print")
+        page.get_by_role("button", name="Kill").click()
+        page.get_by_text("The world was killed: every live weight is 0").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("link", name="Sign in with corp").wait_for()
+        site.open(page, BASE)
+        page.get_by_label("Token").wait_for()
+        site.asked = {url for url in site.asked if not url.startswith(provider.url)}
 
 
 # ---- What others try -------------------------------------------------------------------------

@@ -1,11 +1,14 @@
 """In by an issuer: a real provider on loopback, the whole way through; and one thing broken."""
 
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -13,17 +16,14 @@ from qmtl.adapters.clock import SystemClock
 from qmtl.entry import authfile
 from qmtl.entry.http import create_app
 from qmtl.entry.limits import Limiter, Limits
+from qmtl.entry.proxy import Gateway
+from qmtl.entry.proxy import create_app as create_gateway
 from qmtl.entry.sessions import Sessions
+from qmtl.entry.spool import Spool
 from tests import oidc
 from tests.adapters.test_issuer import signed_with_the_public_key, unsigned
 from tests.dashboard.browsing import HERE, Person, Seen, person, stranger
-from tests.http.harness import (
-    Harness,
-    W,
-    submission,
-    with_candidate,
-    with_world,
-)
+from tests.http.harness import Harness, W, listening, submission, with_candidate, with_world
 from tests.jwts import Standing, jwks, public, signed
 from tests.oidc import CLIENT, SECRET, Provider, gone_through
 
@@ -65,6 +65,11 @@ class Place:
         return one
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def onward(page: Seen) -> str:
     (told,) = [t for tag, t in page.tags if tag == "meta" and t.get("http-equiv") == "refresh"]
     return str(told["content"]).removeprefix("0;url=")
@@ -72,7 +77,8 @@ def onward(page: Seen) -> str:
 
 def placed(harness: Harness, provider: Provider, **more: Any) -> Place:
     services: dict[str, Any] = {n: more.pop(n) for n in ("limiter", "sessions") if n in more}
-    sign_in = {"client_id": CLIENT, "url": HERE, "scopes": ["openid", "groups"]}
+    url = more.pop("url", HERE)
+    sign_in = {"client_id": CLIENT, "url": url, "scopes": ["openid", "groups"]}
     told = {
         "name": "corp",
         "issuer": provider.url,
@@ -517,6 +523,25 @@ def test_without_an_issuer_there_is_no_such_door(harness: Harness) -> None:
     told = one.get("/ui/sign-in/oidc")
     assert (told.status, "sign in by token" in told.text) == (404, True)
     assert person(harness, "rea").get("/ui").status == 200
+
+
+def test_through_a_gateway_too(harness: Harness, tmp_path: Path) -> None:
+    """Which hands on no Host, and makes a cookie that goes over TLS only where it is called so."""
+    with_world(harness)
+    with ExitStack() as stack:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        provider = stack.enter_context(oidc.provider(url + authfile.CALLBACK))
+        place = placed(harness, provider, url=url)
+        world = stack.enter_context(listening(harness.client.app, harness.services.bell.close))
+        gateway = Gateway(world, Spool(tmp_path / "spool"), SystemClock())
+        stack.enter_context(listening(create_gateway(gateway), gateway.close, port))
+        client = stack.enter_context(httpx.Client(base_url=url))
+        there = client.get("/ui/sign-in/oidc").headers["location"]
+        back = Seen(client.get(gone_through(there)))
+        assert back.status == 200, back.text
+        assert "oidc:corp:pia" in Seen(client.get(onward(back))).text
+        assert place.provider.asked.count("/token") == 1
 
 
 def test_signing_in_writes_nothing(place: Place) -> None:
