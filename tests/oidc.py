@@ -1,6 +1,7 @@
 """An OIDC provider on loopback, as small as one can be that checks what providers check.
 
-It signs in whoever `person` says, without asking.  What it says may be broken, one thing at a time.
+It signs in whoever `person` says, without asking, or on a page of its own (`asks`).  What it says
+may be broken, one thing at a time.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from html import escape
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from secrets import token_urlsafe
@@ -30,6 +32,7 @@ class Provider:
     url: str
     callback: str
     person: dict[str, Any] = field(default_factory=lambda: {"sub": "pia", "groups": ["quant"]})
+    asks: bool = False
     secret: str | None = SECRET
     by_post: bool = False
     claims: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +124,11 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
                     where = provider.authorized(dict(parse_qsl(parts.query)))
                     if where is None:
                         self._send(400, b"asked wrongly")
+                    elif provider.asks:
+                        page = (
+                            f'<link rel="icon" href="data:,"><a href="{escape(where)}">It is me</a>'
+                        )
+                        self._send(200, page.encode(), **{"Content-Type": "text/html"})
                     else:
                         self._send(303, b"", Location=where)
                 case _:

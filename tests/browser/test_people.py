@@ -11,6 +11,7 @@ import pytest
 from qmtl.entry.authfile import CALLBACK
 from tests import oidc
 from tests.browser.conftest import Site
+from tests.browser.test_pages import complaints
 from tests.dashboard.test_oidc import placed
 from tests.dashboard.test_pages import EVIL
 from tests.http.harness import DAY, Harness, W, submission
@@ -153,10 +154,12 @@ def test_somebody_signs_in_at_an_issuer_of_another_site(site: Site) -> None:
     site.go_away()
     with oidc.provider(site.url + CALLBACK, "localhost") as provider:
         placed(site.harness, provider, url=site.url)
-        provider.person = {"sub": "olga", "groups": ["ops"]}
+        provider.person, provider.asks = {"sub": "olga", "groups": ["ops"]}, True
         site.serve()
         page = site.open(site.context().new_page(), BASE)
+        assert complaints(page) == []
         page.get_by_role("link", name="Sign in with corp").click()
+        page.get_by_role("link", name="It is me").click()
         page.get_by_text("oidc:corp:olga").wait_for()
         assert page.url == site.url + BASE, "where they wanted to go"
         assert [url for url in site.asked if url.endswith("&here=1")], "by way of a page of ours"
