@@ -38,10 +38,11 @@ class Served:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def start(data: Path, *options: str) -> Served:
-    """Start a server on a data folder and wait until it listens."""
+def start(data: Path, *options: str, **environ: str) -> Served:
+    """Start a server on a data folder and wait until it listens.  `environ`: more of its own."""
     command = [sys.executable, "-m", "qmtl", "serve", "--data", str(data), "--port", "0", *options]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
+    environment |= environ
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     for line in process.stdout:
