@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from tests.jwts import jwks, public, signed
 
-CLIENT, SECRET = "qmtl-dashboard", "a secret: with +/%"
+CLIENT, SECRET = "qmtl-dashboard", "a secret: with +/%41"  # As providers make them, and worse.
 
 
 @dataclass

@@ -416,7 +416,9 @@ def test_it_takes_at_most_ten_minutes(harness: Harness, provider: Provider) -> N
 
 def test_what_comes_twice_is_refused(place: Place) -> None:
     one = place.stranger()
-    assert one.get(place.begun(one) + "&code=other").status == 401
+    where = place.begun(one).replace("?", "?code=other&")
+    page = one.get(where)
+    assert (page.status, "something twice" in page.text) == (401, True)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,22 @@ def test_a_token_that_is_revoked_ends_its_sessions_at_every_server_at_once(
     assert other.get("/ui").status == 401
 
 
+def test_who_signs_in_again_leaves_no_session_behind(harness: Harness) -> None:
+    one = person(harness, "rea")
+    copy = another_server(harness, one)
+    told = one.send(one.get("/ui/sign-in"), "/ui/sign-in", token=harness.tokens["olga"])
+    assert (told.status, "olga" in told.text) == (200, True)
+    assert copy.get("/ui").status == 401
+
+
+def test_what_is_said_to_one_session_is_said_to_no_other() -> None:
+    held = Sessions()
+    told = held.notice("mine", "It was applied.")
+    assert held.noticed("mine", told) == "It was applied."
+    assert [held.noticed("yours", told), held.noticed("mine", None)] == ["", ""]
+    assert held.noticed("mine", "It was applied.") == "", "and by nobody but us"
+
+
 def test_a_session_begins_no_other(harness: Harness) -> None:
     """Else it would never end."""
     one = person(harness, "rea")
