@@ -1,12 +1,15 @@
 """`qmtl serve` with an issuer: from its file, and its secret's, to a session that outlives it."""
 
+import shutil
 from pathlib import Path
 
 import httpx
 import pytest
 
+from qmtl.adapters.sealing import Seal
 from qmtl.entry.authfile import CALLBACK
 from qmtl.entry.sessions import SESSION_PREFIX
+from qmtl.entry.wiring import Settings, opened
 from tests import oidc
 from tests.dashboard.browsing import Seen
 from tests.dashboard.test_oidc import free_port, onward
@@ -71,3 +74,25 @@ def test_somebody_signs_in_and_stays_so_over_a_restart(
     for told in secrets:
         assert told == provider.url or told not in said, told
         assert not [p for p in data.rglob("*") if p.is_file() and told.encode() in p.read_bytes()]
+
+
+def test_neither_the_journal_key_nor_the_database_alone_makes_a_session(tmp_path: Path) -> None:
+    """Only both: two servers of one database and one key are one, and no other two."""
+
+    def sealed(name: str, key: Path | None = None, database: Path | None = None) -> Seal:
+        data = tmp_path / name
+        data.mkdir()
+        if key is not None:
+            shutil.copy(key / "journal.key", data)
+        if database is not None:
+            shutil.copy(database / "qmtl.db", data)
+        what = opened(Settings(data=data))
+        what.close()
+        seal: Seal = what.app.state.services.sessions.seal
+        return seal
+
+    text = sealed("first").closed(b"who", "session")
+    first = tmp_path / "first"
+    assert sealed("both", first, first).opened(text, "session") == b"who"
+    assert sealed("key", first).opened(text, "session") is None
+    assert sealed("database", None, first).opened(text, "session") is None

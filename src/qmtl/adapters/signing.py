@@ -58,13 +58,13 @@ class JournalKey:
         """One that nobody has."""
         return cls(Ed25519PrivateKey.generate())
 
-    def secret(self, purpose: str) -> bytes:
+    def secret(self, purpose: str, salt: str) -> bytes:
         """32 bytes for something else than signing, which say nothing of the key (HKDF, RFC 5869).
 
-        Every process that signs with the key has the same.
+        Whoever signs with the key and knows the salt has the same.
         """
-        info = f"{SECRETS}{purpose}".encode()
-        return HKDF(SHA256(), 32, None, info).derive(self._private.private_bytes_raw())
+        kdf = HKDF(SHA256(), 32, salt.encode(), f"{SECRETS}{purpose}".encode())
+        return kdf.derive(self._private.private_bytes_raw())
 
     def signed(self, world_id: WorldId, head: Head, at: datetime) -> HeadJson:
         """A head as it was at an instant, signed."""

@@ -121,6 +121,7 @@ def opened(settings: Settings) -> Opened:
             services, warned = with_key(services, settings.data)
             warns += warned
         says = first_start(services, settings)
+        services = with_sessions(services)
         program.started(store, services.as_admin(), services.code)
         if isinstance(store, SqlStore):
             store.listen(services.bell.ring)
@@ -147,8 +148,7 @@ def _store(settings: Settings) -> MemoryStore | SqlStore:
 
 
 def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]:
-    """With the folder's own journal key, made when there is none, and what follows from it; and
-    what to warn of.
+    """With the folder's own journal key, made when there is none; and what to warn of.
 
     Raises UnusableKey.
     """
@@ -160,8 +160,18 @@ def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]
             f"signs from now on as {key.key_id}. Heads that were signed before, if any, verify "
             "with the public key of then: qmtl journal verify --key.",
         )
-    sessions = Sessions(Seal(key.secret("sessions")))
-    return replace(services, journal_key=key, sessions=sessions), warns
+    return replace(services, journal_key=key), warns
+
+
+def with_sessions(services: Services) -> Services:
+    """With sessions that are the same at every server of a store and its journal key.
+
+    INVARIANT: it takes both to make one.  Neither a copy of the key nor a backup signs anybody in:
+    the hash of the first entry, which holds a token's digest, is known to admins alone.
+    """
+    (first,) = services.store.chained(SYSTEM, 0, 1)
+    secret = services.journal_key.secret("sessions", first.hash)
+    return replace(services, sessions=Sessions(Seal(secret)))
 
 
 def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:
