@@ -197,7 +197,7 @@ class Fetched(Generic[T]):
             self.again()
         held = self._held
         if held is None or self.age() >= KEPT_SEC:
-            raise IssuerAway("API tokens go on meanwhile.")
+            raise IssuerAway("It does not answer as it should; API tokens go on meanwhile.")
         return held.told
 
     def age(self) -> float:

@@ -4,6 +4,7 @@ Nothing is kept meanwhile.  The state that goes out is sealed for the browser's 
 and the verifier of PKCE are marks of both, the same when it comes back, and nobody else's.
 """
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -31,11 +32,12 @@ from .visits import (
     sign_in_page,
 )
 
+LOG = logging.getLogger("qmtl.sign_in")
 BEGIN: Final = "/ui/sign-in/oidc"
 STATE_MAX: Final = timedelta(minutes=10)  # A person finds a password, and a second factor.
 TO_CHARS_MAX: Final = 1_000  # It goes there and back in an address.
 ONCE_MORE: Final = "here"  # The same answer, sent on by a page of ours.
-BY_TOKEN: Final = "Try again in a while, or sign in by token meanwhile."
+BY_TOKEN: Final = "Try again in a while, or sign in by token."
 _STATE: Final = "oidc state/1"
 _NONCE: Final = "oidc nonce"
 _VERIFIER: Final = "oidc verifier"
@@ -131,6 +133,7 @@ def _not_in(request: Request, refusal: Refusal, to: str) -> Response:
     """Why not, with the other way in; who was recognised and may nothing has no other."""
     said = str(refusal.args[0])
     if isinstance(refusal, IssuerAway):
+        LOG.warning("nobody signs in at the issuer: %s", said)
         why = f"The issuer cannot be asked. {said} {BY_TOKEN}"
         return sign_in_page(request, why, refusal.status, to)
     if isinstance(refusal, Unauthenticated | Unknown):
