@@ -8,6 +8,7 @@ door's parsing and validation, the decision, journal, tables and a commit with a
 import platform
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import evidence, gate, load, sdk, size
+from bench import evidence, gate, load, postgres, sdk, size
 from bench.floors import BareStore, Figure, paired, reduction
 from bench.load import body
 from bench.worlds import BEGAN, WORLD, by, evaluate, post, world
@@ -173,7 +174,7 @@ def main() -> None:
     for row in size.rows():
         print(row, flush=True)
     print("\nOver HTTP:\n", flush=True)
-    for row in load.rows():
+    for row in chain(load.rows(), postgres.rows()):
         print(row, flush=True)
 
 

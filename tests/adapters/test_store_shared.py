@@ -16,7 +16,7 @@ from qmtl.app.step import ANYTHING, By, step
 from qmtl.core import facts as f
 from qmtl.core.errors import Invalid, UnknownWorld, WorldBusy
 from qmtl.core.names import SYSTEM, Stage, StrategyId, WorldId
-from qmtl.core.view import WorldView
+from qmtl.core.view import Expected, WorldView
 from tests.postgres import Server, serving
 
 from .histories import ACTORS, EVERYWHERE, START, WORLD
@@ -125,6 +125,32 @@ def test_nobody_waits_for_one_who_waits(one: SqlStore, other: SqlStore) -> None:
     assert together(jobs) == []
     for world_id, seq in before.items():
         assert other.load(world_id).seq == seq + 2 * JOBS_EACH
+
+
+def test_who_writes_the_same_crosswise_is_tried_again(one: SqlStore, other: SqlStore) -> None:
+    """A body is one row, whichever world's it is: PostgreSQL stops one of two that each have what
+    the other wants, and neither caller hears of it."""
+    both_have_one, said = Barrier(2), [f.Killed(reason="first"), f.Killed(reason="second")]
+
+    def crossing(store: SqlStore, world_id: WorldId, order: list[f.Killed]) -> Callable[[], None]:
+        tries = []
+
+        def job() -> None:
+            for fact in order:
+                commit = Commit(Expected(evidence=None, governance=None), (fact,), ANN.actor, START)
+                assert store.commit(world_id, commit) is not None
+                if not tries:
+                    tries.append(fact)
+                    both_have_one.wait(10)
+
+        return lambda: store.write(job)
+
+    before = {world_id: one.load(world_id).seq for world_id in (WORLD, OTHER)}
+    assert together([crossing(one, WORLD, said), crossing(other, OTHER, said[::-1])]) == []
+    for world_id, order in ((WORLD, said), (OTHER, said[::-1])):
+        written = [entry.fact for entry in one.journal(world_id, before[world_id], 10)]
+        assert written == order
+        assert one.verify(world_id) is None
 
 
 @contextmanager

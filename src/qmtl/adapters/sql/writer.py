@@ -2,7 +2,8 @@
 
 SQLite has one writer at a time whatever we do; owning it makes waiting fair, and lets jobs that
 queued during one disk write share the next: a batch is one transaction, hence one fsync.  On
-PostgreSQL a job that would wait for another process ends the batch, and is the next one's first.
+PostgreSQL a job that would wait for another process, or is stopped because both wait for each
+other, ends the batch, and is the next one's first.
 """
 
 import time
@@ -15,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from qmtl.core.errors import WorldBusy
 
-from .errors import LOG, StoreAway, refusal
+from .errors import LOG, StoreAway, is_deadlock, refusal
 
 BATCH_MAX = 256  # Jobs a disk write,
 BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
@@ -153,16 +154,15 @@ class Writer:
         self._batch.enter()
         try:
             value = job()
-        except Alone as raised:
-            self._batch.leave(kept=False)
+        except BaseException as raised:
+            self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
+            if not isinstance(raised, Alone) and not is_deadlock(raised):
+                return partial(answer.set_exception, raised)
             self._put_off_first = self._put_off_first + 1 if waiter is first else 0
             if self._put_off_first > PUT_OFF_MAX:
                 return partial(answer.set_exception, WorldBusy(str(raised)))
             self._put_off = waiter
             return _not_yet
-        except BaseException as raised:
-            self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
-            return partial(answer.set_exception, raised)
         self._batch.leave(kept=True)
         return partial(answer.set_result, value)
 
