@@ -153,6 +153,13 @@ def test_a_limit_belongs_to_the_side_it_is_told_to(
     assert drift.likely_cause(held, 0.05, bars, 2.0) is cause
 
 
+def test_bars_that_only_the_engine_has_are_missing() -> None:
+    held = apart_by(100, 0.0)
+    assert drift.likely_cause(held, 0.05, 90, 2.0, unrealised=10) is drift.Cause.COSTS
+    assert drift.likely_cause(held, 0.05, 89, 2.0, unrealised=11) is drift.Cause.MISSING_BARS
+    assert drift.likely_cause(held, 0.05, 95, 2.0, unrealised=10) is drift.Cause.MISSING_BARS
+
+
 def test_a_mean_on_the_radius_is_no_drift() -> None:
     radius = float(drift.drift_radius(apart_by(65, 0.5), 0.05)[0])
     on, beyond = apart_by(65, 0.5, radius), apart_by(65, 0.5, np.nextafter(radius, 1))
