@@ -387,7 +387,7 @@ def test_a_bar_may_be_the_engines_alone(ready: Harness) -> None:
     told = ready.feed("paper", {}, replay={"s1": -0.01})
     found = ready.ok("rea", "GET", f"{HUB}/lookup", params={"version": told["version"]})
     assert found["replay"] == {"s1": -0.01}
-    assert found["realized_returns"] == {}
+    assert found["realized_returns"] is None
     path, bar = f"/worlds/{W}/returns", {"stage": "paper", "t": stamp(ready.now), "returns": {}}
     for wrong, status in (({}, 422), ({"replay": {}}, 422), ({"replay": {"nobody": 0.1}}, 404)):
         assert ready.call("pat", "POST", path, {**bar, **wrong}).status_code == status
