@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import evidence, gate, load, sdk
+from bench import evidence, gate, load, pages, sdk
 from bench.floors import BareStore, Figure, paired, reduction
 from bench.load import body
 from qmtl.adapters import policies
@@ -285,6 +285,9 @@ def main() -> None:
         print(memory(Path(folder)), flush=True)
     print("\nOver HTTP:\n", flush=True)
     for row in load.rows():
+        print(row, flush=True)
+    print("\nPages:\n", flush=True)
+    for row in pages.rows():
         print(row, flush=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qmtl.entry.dashboard import story
 from tests.browser.conftest import Site
 from tests.dashboard.test_pages import EVIL
 from tests.http.harness import DAY, Harness, W, submission
@@ -135,6 +136,31 @@ def test_a_filter_narrows_while_one_types(site: Site) -> None:
     page.get_by_text("No strategy is like that.").wait_for()
     page.locator("#q").fill("s1")
     page.locator("#list").get_by_role("link", name="s1").wait_for()
+
+
+def test_the_list_follows_as_it_was_filtered(site: Site) -> None:
+    page = site.open(site.person("rea"), BASE)
+    page.locator("#q").fill("s")
+    page.locator("#list[hx-get*='q=s']").wait_for()
+    site.harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "s2"})
+    page.locator("#list").get_by_role("link", name="s2").wait_for()
+    site.harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "other"})
+    until_shown(page, site.harness)
+    assert page.locator("#list").get_by_role("link", name="other").count() == 0
+    page.locator("#sort").select_option("name")
+    page.locator("#list[hx-get*='sort=name']").wait_for()
+
+
+@pytest.mark.parametrize("path", [BASE, f"{BASE}/strategies/s1", f"{BASE}/journal"])
+def test_a_long_journal_is_read_on_without_anybody(
+    site: Site, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "BUDGET_SEC", 0.0)
+    page = site.person("rea")
+    page.goto(site.url + path, wait_until="commit")
+    page.get_by_text("The journal is still being read").wait_for()
+    page.get_by_text("The journal is still being read").wait_for(state="detached")
+    assert page.get_by_role("link", name=f"Entry {site.harness.store.load(W).seq}").count()  # type: ignore[arg-type]  # A WorldId.
 
 
 def test_times_are_local_on_hover(site: Site) -> None:

@@ -2,12 +2,14 @@
 
 import re
 from base64 import b64encode
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from qmtl.adapters.memory import MemoryStore
 from qmtl.app import promotions
 from qmtl.core.names import Reason, Role
 from qmtl.core.promotion import Blocked
@@ -20,6 +22,7 @@ from qmtl.entry.reports import pages as report_pages
 from qmtl.entry.reports.day import day
 from qmtl.entry.reports.dossier import dossier
 from qmtl.entry.reports.reading import read
+from tests.core.test_promotion import EVIDENT, SHOWN
 from tests.dashboard.browsing import Seen, person
 from tests.http.harness import (
     DAY,
@@ -34,6 +37,7 @@ from tests.http.harness import (
     with_world,
 )
 from tests.notify.receiving import client_of
+from tests.worlds import ALPHA, BETA, in_paper
 
 BASE = f"/ui/worlds/{W}"
 EVIL = """</p><script>alert(1)</script>"><img src=x onerror=alert(1)>'{{7*7}}"""
@@ -436,6 +440,39 @@ def test_a_long_list_comes_in_pages(harness: Harness) -> None:
     assert "1 to 1 of 1" in one.get(f"{BASE}?q=S027").text
     assert "No strategy is like that." in one.get(f"{BASE}?phase=live").text
     assert "26 to 28 of 28" in one.get(f"{BASE}?from=999").text, "the last page, not an empty one"
+
+
+@pytest.mark.parametrize(
+    ("by", "first"),
+    [
+        *(("phase", "z1"), ("weight", "z1"), ("name", "a1"), ("window", "z1")),
+        ("longest here", "s1"),
+    ],
+)
+def test_a_list_is_sorted(harness: Harness, by: str, first: str) -> None:
+    """z1 is live, s1 on paper and has been there longest, a1 is bound and no more."""
+    with_world(harness)
+    harness.advance(DAY)
+    harness.ok("ann", "POST", "/strategies", submission("z1"))
+    with_live(harness, "z1")
+    harness.feed("live", {"z1": 0.01})
+    harness.advance(DAY)
+    harness.feed("live", {"z1": 0.01})
+    harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "a1"})
+    page = person(harness, "rea").get(f"{BASE}?sort={by}")
+    listed = page.answer.text.partition('id="list"')[2]
+    found = re.findall(rf"{BASE}/strategies/(\w+)", listed)
+    assert (found[0], sorted(found)) == (first, ["a1", "s1", "z1"])
+    assert f"<option selected>{by}</option>" in page.answer.text
+
+
+def test_who_has_shown_most_is_first_where_evidence_is_asked_for() -> None:
+    view = in_paper(MemoryStore(), EVIDENT, ALPHA, BETA).view
+    shown = view.proof.put(view.strategies[BETA].row, **SHOWN)
+    view = replace(view, proof=shown)
+    known = list(view.strategies.values())
+    assert world_page.ordered(view, known, "evidence") == [BETA, ALPHA]
+    assert world_page.ordered(view, known, "name") == [ALPHA, BETA]
 
 
 def test_static_files_are_kept_by_their_digest(harness: Harness) -> None:

@@ -40,12 +40,7 @@ document.addEventListener("htmx:oobBeforeSwap", (event) => {
   }
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  const fresh = event.detail.successful && new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
-  const at = fresh && $("#as-of", fresh);
-  if (at && event.detail.elt.id !== "watch" && event.detail.elt.hasAttribute("data-live")) {
-    $("#as-of").replaceWith(at);
-    outOfDate("");
-  }
+  if (event.detail.successful && event.detail.elt.hasAttribute("data-live")) outOfDate("");
 });
 
 // A candidate's page does not change while somebody decides on it: it says that it would.
