@@ -60,6 +60,32 @@ def test_a_page_says_when_it_is_out_of_date_and_catches_up(site: Site) -> None:
     page.locator("#link").wait_for(state="hidden")
 
 
+@pytest.mark.parametrize("page_of", ["hub", "journal", "policy", "run"])
+def test_every_page_of_a_world_follows_it(site: Site, page_of: str) -> None:
+    run = next(iter(site.harness.store.load(W).runs.values())).run_id  # type: ignore[arg-type]  # A WorldId.
+    path = f"strategies/s1/runs/{run}" if page_of == "run" else page_of
+    page = site.open(site.person("rea"), f"{BASE}/{path}")
+    site.harness.advance(DAY)
+    shown = page.locator("#as-of").inner_text()
+    site.harness.feed("paper", {"s1": 0.001})
+    page.get_by_text(f"As of {site.harness.now:%Y-%m-%d %H:%M:%S}").wait_for()
+    assert page.locator("#as-of").inner_text() != shown
+    site.go_away()
+    page.get_by_text("Not connected: this is of").wait_for()
+    site.serve()
+    page.locator("#link").wait_for(state="hidden")
+
+
+def test_what_is_told_anew_keeps_the_readers_place(site: Site) -> None:
+    page = site.open(site.person("rea"), f"{BASE}/strategies/s1")
+    page.get_by_text("metrics, and where each is from").first.click()
+    page.get_by_role("link", name="Every entry about it").focus()
+    feed(site.harness)
+    page.get_by_text("15 of 8").wait_for()
+    assert page.locator("details[open]").count() == 1
+    assert page.evaluate("document.activeElement.textContent") == "Every entry about it"
+
+
 def test_two_people_approve_and_an_operator_lets_it_through(site: Site) -> None:
     path = candidate_path(site.harness)
     al, bo = site.person("al"), site.person("bo")
