@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import evidence, gate, load, postgres, sdk, size
+from bench import evidence, gate, load, pages, postgres, sdk, size
 from bench.floors import BareStore, Figure, paired, reduction
 from bench.load import body
 from bench.worlds import BEGAN, WORLD, by, evaluate, post, world
@@ -175,6 +175,9 @@ def main() -> None:
         print(row, flush=True)
     print("\nOver HTTP:\n", flush=True)
     for row in chain(load.rows(), postgres.rows()):
+        print(row, flush=True)
+    print("\nPages:\n", flush=True)
+    for row in pages.rows():
         print(row, flush=True)
 
 
