@@ -101,6 +101,10 @@ def world(folder: Path, strategies: int, *options: str) -> Iterator[tuple[Served
 def make(server: Served, client: Client, named: str, strategies: int) -> None:
     client.create_world(named, allow_live=True)
     client.add_policy(named, policies.shipped("sandbox"))
+    bind(server, strategies, named)
+
+
+def bind(server: Served, strategies: int, named: str = WORLD) -> None:
     asked = [
         wire.request(
             "POST",
@@ -135,9 +139,11 @@ def body(strategies: Sequence[str], first: datetime, bars: int, seed: int) -> by
     )
 
 
-def posts(server: Served, bodies: Sequence[bytes], named: str = WORLD) -> list[bytes]:
+def posts(
+    server: Served, bodies: Sequence[bytes], named: str = WORLD, stage: str = "paper"
+) -> list[bytes]:
     path = f"/risk-hub/worlds/{named}/snapshots"
-    headers = {"X-Stage": "paper", "X-Actor": "admin"}
+    headers = {"X-Stage": stage, "X-Actor": "admin"}
     return [wire.request("POST", path, server.token, each, headers) for each in bodies]
 
 

@@ -75,7 +75,7 @@ def world(folder: Path) -> Iterator[Served]:
         bind(server, STRATEGIES)
         first = BEGAN - timedelta(days=BARS + 1 + 150)
         bodies = [body(names(n, 100), first, 150, n) for n in range(0, STRATEGIES, 100)]
-        closed(server.url, posts(server, bodies, "backtest"), 1, wanted=201)
+        closed(server.url, posts(server, bodies, stage="backtest"), 1, wanted=201)
         judge(client, "backtest")
         for day in range(BARS):
             bar(client, day)

@@ -106,6 +106,45 @@ def test_each_decides_on_what_the_others_wrote(database_url: str, one: SqlStore)
         store.close()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_one_is_the_first_to_write_to_a_world(database_url: str, alone: bool) -> None:
+    """Two processes that start on an empty database: there is no row yet that one could hold.
+    `alone`: the job is its batch's first; else it is behind one that holds something."""
+    made = f.WorldCreated(world_id=WORLD, name="", description="", labels={}, allow_live=False)
+    held, let_go, tried, firsts = Event(), Event(), Event(), list[str]()
+
+    def begins(store: SqlStore, name: str) -> None:
+        def job() -> None:
+            if not alone:
+                store.hold(OTHER if store is one else WORLD)
+            tried.set()
+            store.hold(SYSTEM)
+            view = store.load(SYSTEM)
+            if store is one:
+                held.set()
+                let_go.wait()
+            if not view.seq:
+                firsts.append(name)
+                assert store.commit(SYSTEM, Commit(view.expected, [made], ANN.actor, START))
+
+        store.write(job)
+
+    with closing(SqlStore(database_url)) as one, closing(SqlStore(database_url)) as two:
+        first, second = (Thread(target=begins, args=each) for each in ((one, "one"), (two, "two")))
+        first.start()
+        held.wait()
+        tried.clear()
+        second.start()
+        tried.wait()
+        time.sleep(0.02)  # It waits, or tries again.
+        let_go.set()
+        first.join()
+        second.join()
+        assert firsts == ["one"]
+        assert [entry.fact for entry in two.journal(SYSTEM, 0, 10)] == [made]
+        assert two.audit(SYSTEM) == []
+
+
 def test_nobody_waits_for_one_who_waits(one: SqlStore, other: SqlStore) -> None:
     """Two worlds, held in either order by batches of two processes: neither is lost."""
     orders = [(WORLD, OTHER), (OTHER, WORLD)]

@@ -149,14 +149,17 @@ async def following(
     goes_on: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[bytes]:
     """The journal's tail as `frames` tells it, until the credential opens it no more, or until it
-    does not go on: both are asked every `quiet_sec`."""
+    does not go on: both are asked every `quiet_sec`.  It ends when the journal cannot be read."""
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
         yield opening
         while not bell.closing:
             rung.clear()  # Before looking: what is rung from here on is looked for again.
-            entries = await call.services.tails.read(call.store, world_id, after)
+            try:
+                entries = await call.services.tails.read(call.store, world_id, after)
+            except Refusal:  # The store has logged it; who comes back is told by a status.
+                return
             for entry in entries:
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, Protocol, TypeVar
 
-from qmtl.core.errors import WorldBusy
+from qmtl.core.errors import Refusal, WorldBusy
 
 from .errors import LOG, StoreAway, is_deadlock, refusal
 
@@ -141,7 +141,9 @@ class Writer:
                     answers.pop()
             self._commit()
         except BaseException as cause:
-            LOG.error("nothing of a batch of %d writes is kept", len(batch), exc_info=cause)
+            known = _refusal(cause)  # What a disk or a server does is told; a bug is shown.
+            said, shown = (f": {known.args[-1]}", None) if known else ("", cause)
+            LOG.error("nothing of a batch of %d writes is kept%s", len(batch), said, exc_info=shown)
             answers = [partial(_fail, waiter, cause) for waiter in batch]
             self._batch.abandon()
         finally:
@@ -183,7 +185,11 @@ def _not_yet() -> None:
 
 def _fail(waiter: Waiter, cause: BaseException | None) -> None:
     told = f"{type(cause).__name__}." if cause else "It is closed."
-    before = cause.__context__ if cause else None  # What made SQLite give up the transaction.
-    error = refusal(cause) or refusal(before) or StoreAway(told)
+    error = _refusal(cause) or StoreAway(told)
     error.__cause__ = cause
     waiter[1].set_exception(error)
+
+
+def _refusal(cause: BaseException | None) -> Refusal | None:
+    """Of what ended a batch, or of what made the engine give up the transaction before."""
+    return refusal(cause) or refusal(cause.__context__ if cause else None)
