@@ -129,6 +129,8 @@ _PAGES: Final[Mapping[str, Roles]] = {
     f"GET {_S}/chart": ANYONE,
     f"GET {_S}/runs/{{run_id}}": ANYONE,
     f"GET {UI}{_W}/candidates/{{candidate_id}}": ANYONE,
+    f"GET {UI}{_W}/candidates/{{candidate_id}}/dossier": ANYONE,
+    f"GET {UI}{_W}/day": ANYONE,
     f"GET {UI}{_W}/policy": ANYONE,
     f"GET {UI}{_W}/journal": ANYONE,
     f"GET {UI}{_W}/journal/verified": ANYONE,

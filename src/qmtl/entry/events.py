@@ -148,14 +148,17 @@ async def following(
     frames: Frames,
 ) -> AsyncIterator[bytes]:
     """The journal's tail as `frames` tells it, until the credential opens it no more: that is asked
-    every `quiet_sec`."""
+    every `quiet_sec`.  It ends when the journal cannot be read, too."""
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
         yield opening
         while not bell.closing:
             rung.clear()  # Before looking: what is rung from here on is looked for again.
-            entries = await call.services.tails.read(call.store, world_id, after)
+            try:
+                entries = await call.services.tails.read(call.store, world_id, after)
+            except Refusal:  # The store has logged it; who comes back is told by a status.
+                return
             for entry in entries:
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq
