@@ -1,6 +1,6 @@
 """What the use cases ask of the outside.  Adapters implement these; `entry/wiring.py` chooses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -64,6 +64,48 @@ class Head:
 
     seq: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A chunk outside the database: its key there, the SHA-256 of its bytes, and how many."""
+
+    key: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as the store lists it; `at` by its own clock."""
+
+    key: str
+    size: int
+    at: datetime
+
+
+class Objects(Protocol):
+    """Chunks outside the database, each known by the SHA-256 of its bytes.
+
+    Every `put` makes a key of its own, so a key is named by the one commit that follows, or by none
+    ever.  All raise StoreAway while the store cannot be reached.
+    """
+
+    def put(self, chunk: bytes) -> Kept:
+        """Keep it.  When this returns it is there to stay."""
+        ...
+
+    def get(self, kept: Kept) -> bytes:
+        """What was put.  Raises StoreDamaged when it is not there, or not what was put."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Be without it.  Done twice is done once."""
+        ...
+
+    def listed(self) -> Iterator[Listed]:
+        """Every object under the prefix, in any order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,10 @@ def _compare(
 
 
 def _series(connection: Connection, world: World) -> Iterator[str]:
-    query = "SELECT DISTINCT strategy_id, stage FROM series WHERE world_id = :world_id"
+    query = (
+        "SELECT strategy_id, stage FROM series WHERE world_id = :world_id "
+        "UNION SELECT strategy_id, stage FROM parts WHERE world_id = :world_id"
+    )
     key = {"world_id": world.view.world_id}
     held = {(row[0], row[1]) for row in connection.exec_driver_sql(query, key)}
     for sid, word in sorted(held - {(sid, stage.value) for sid, stage in world.series}):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert
@@ -14,6 +15,7 @@ from qmtl.core.names import ActorId, WorldId
 from qmtl.core.times import instant, micros
 from qmtl.core.view import WorldView
 
+from . import outside
 from .errors import BodyDropped, StoreDamaged
 from .rows import Cell, world_row
 from .schema import bodies, journal, sql, worlds
@@ -29,16 +31,13 @@ NEXT = (
 )
 ENTRY = sql(insert(journal))
 BODY = sql(insert(bodies).on_conflict_do_nothing())
-ENTRIES = (
-    "SELECT seq, generation, at, actor, body_digest, body FROM journal "
-    "LEFT JOIN bodies ON digest = body_digest "
-    "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
+OF_WORLD = (
+    f"FROM journal j {outside.BODIES} "
+    "WHERE j.world_id = :world_id AND j.seq > :after ORDER BY j.seq LIMIT :limit"
 )
-LINES = (
-    f"SELECT {', '.join(f'journal.{c.name}' for c in journal.c)}, body FROM journal "
-    "LEFT JOIN bodies ON digest = body_digest "
-    "WHERE world_id = :world_id AND seq > :after ORDER BY seq LIMIT :limit"
-)
+ENTRIES = f"SELECT j.seq, j.generation, j.at, j.actor, {outside.WHERE} {OF_WORLD}"
+LINES = f"SELECT {', '.join(f'j.{c.name}' for c in journal.c)}, {outside.WHERE} {OF_WORLD}"
+WHERE_IT_IS = 4  # Columns of outside.WHERE, the last of a row.
 HASH = "SELECT hash FROM journal WHERE world_id = :world_id AND seq = :after"
 HEAD = "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id"
 
@@ -75,11 +74,12 @@ def append(
 
 def read(connection: Connection, world_id: WorldId, after: int, limit: int) -> list[Entry]:
     """Entries with a greater seq, in order.  Raises BodyDropped, StoreDamaged."""
-    found = connection.exec_driver_sql(
-        ENTRIES, {"world_id": world_id, "after": after, "limit": limit}
-    )
+    key = {"world_id": world_id, "after": after, "limit": limit}
+    found = connection.exec_driver_sql(ENTRIES, key).all()
+    bodies = outside.bodies_of(connection, found)
     entries = []
-    for follows, (seq, generation, at, actor, digest, body) in enumerate(found, start=after + 1):
+    for follows, (row, body) in enumerate(zip(found, bodies, strict=True), start=after + 1):
+        seq, generation, at, actor, *_, digest, _ = row
         if seq != follows or not _is_body(body, digest):
             raise _damaged(world_id, follows)
         entries.append(_entry(seq, generation, at, actor, body))
@@ -122,18 +122,22 @@ def chained(
     """
     key = {"world_id": world_id, "after": after}
     previous = connection.exec_driver_sql(HASH, key).scalar() or GENESIS
-    found: list[ChainedEntry] = []
+    page: list[Any] = []
     size = 0
     with connection.exec_driver_sql(LINES, {**key, "limit": limit}) as rows:
-        for *cells, body in rows:
-            line = Line(*cells)
-            if body is None:
-                raise BodyDropped(f"Entry {line.seq}.")
-            size += len(body)
-            if found and size > PAGE_BYTES_MAX:
+        for row in rows:
+            *_, body, name, _, kept = row
+            size += kept if name is not None else len(body or b"")
+            if page and size > PAGE_BYTES_MAX:
                 break
-            found.append(line.told(previous, body))
-            previous = line.hash
+            page.append(row)
+    found: list[ChainedEntry] = []
+    for row, body in zip(page, outside.bodies_of(connection, page), strict=True):
+        line = Line(*row[:-WHERE_IT_IS])
+        if body is None:
+            raise BodyDropped(f"Entry {line.seq}.")
+        found.append(line.told(previous, body))
+        previous = line.hash
     return found
 
 
@@ -169,7 +173,7 @@ def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
     """The first entry that is missing, was edited, or does not follow from its predecessor."""
     newest = head(connection, world_id)
     after, previous = 0, GENESIS
-    while page := _lines(connection, world_id, after):
+    while page := _lines(connection, world_id, after, lost=b""):  # Of which no body is made.
         for line, body in page:
             if not _stands(line, body, after, previous):
                 return after + 1
@@ -180,7 +184,9 @@ def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
 
 
 def _lines(
-    connection: Connection, world_id: WorldId, after: int
+    connection: Connection, world_id: WorldId, after: int, lost: bytes | None = None
 ) -> list[tuple[Line, bytes | None]]:
-    found = connection.exec_driver_sql(LINES, {"world_id": world_id, "after": after, "limit": PAGE})
-    return [(Line(*line), body) for *line, body in found]
+    key = {"world_id": world_id, "after": after, "limit": PAGE}
+    found = connection.exec_driver_sql(LINES, key).all()
+    bodies = outside.bodies_of(connection, found, lost)
+    return [(Line(*row[:-WHERE_IT_IS]), body) for row, body in zip(found, bodies, strict=True)]

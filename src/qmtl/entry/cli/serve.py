@@ -44,6 +44,18 @@ Database = Annotated[
         help="postgresql://user@host/name, which other servers may share; else in the folder.",
     ),
 ]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--objects",
+        envvar="QMTL_OBJECTS_URL",
+        show_envvar=False,
+        help="s3://bucket/prefix, where what is large is kept; else all is in the database.",
+    ),
+]
+At = Annotated[
+    str | None, typer.Option(help="Where a replay clock starts, such as 2024-01-31T21:00:00Z.")
+]
 Bus = Annotated[
     str | None,
     typer.Option(
@@ -60,6 +72,7 @@ def run(
         Path | None, typer.Option(help="Its folder; made when it is not there.")
     ] = None,
     database: Database = None,
+    objects: Bucket = None,
     bus: Bus = None,
     host: Annotated[
         str, typer.Option(help="Other than loopback: make tokens first.")
@@ -72,9 +85,7 @@ def run(
         str | None, typer.Option(help="Where a gateway finds the world service.")
     ] = None,
     clock: Annotated[Clock, typer.Option(help="A replay clock stands until moved.")] = Clock.SYSTEM,
-    at: Annotated[
-        str | None, typer.Option(help="Where a replay clock starts, such as 2024-01-31T21:00:00Z.")
-    ] = None,
+    at: At = None,
     dual_control: Annotated[
         bool | None,
         typer.Option(
@@ -98,8 +109,8 @@ def run(
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
     The first start on loopback makes an admin token and says where it is. --data is by default
-    QMTL_DATA, else ~/.local/share/qmtl; --database is by default QMTL_DATABASE_URL, and --bus
-    QMTL_BUS_URL.
+    QMTL_DATA, else ~/.local/share/qmtl; --database is by default QMTL_DATABASE_URL, --objects
+    QMTL_OBJECTS_URL, and --bus QMTL_BUS_URL.
     """
     if (role is Role.GATEWAY) is not (world_url is not None):
         raise typer.BadParameter("--role gateway and --world-url go together")
@@ -114,6 +125,7 @@ def run(
             part=wiring.Part(role),
             data=data or data_default(),
             database=database,
+            objects=objects,
             bus=bus,
             host=host,
             port=port,
