@@ -1,10 +1,11 @@
 """The risk signal hub's routes: snapshots in, snapshots out."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Response
 
-from qmtl.adapters.wire import answers, bodies_hub, instants
+from qmtl.adapters.wire import answers, bodies_hub, expanded, instants
 from qmtl.adapters.wire import shapes as j
 from qmtl.adapters.wire.fields import ACTOR_PATTERN, ALIASES, VERSION_PATTERN, stage_of
 from qmtl.app import hub
@@ -14,7 +15,7 @@ from qmtl.core.errors import Forbidden, Invalid, UnknownSnapshot
 from qmtl.core.names import ActorId, Stage, StrategyId, WorldId
 
 from .contract import Routes
-from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, offset_of
+from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, named, offset_of
 
 ROUTES = Routes("risk hub")
 H = "/risk-hub/worlds/{world_id}"
@@ -133,9 +134,13 @@ def lookup(
 
 
 def full(call: Call, world_id: WorldId, found: StoredSnapshot, expand: bool) -> Response:
-    stage, store = found.fact.stage, call.store
-    held = (lambda sid: store.series(world_id, sid, stage)) if expand else None
-    return call.answer(answers.full_snapshot(world_id, found, held))
+    content = answers.full_snapshot(world_id, found)
+    if not expand:
+        return call.answer(content)
+    # Only what is of the evidence stream changes what is held up to an instant.
+    etag = named([world_id, found.seq, world(call.store, world_id).evidence_generation])
+    held = partial(call.store.series, world_id, stage=found.fact.stage)
+    return call.streamed(expanded.pieces(content, found.fact, held), etag)
 
 
 @ROUTES.writes(
