@@ -229,6 +229,15 @@ class Client:
         """Of a `stage`, of an `actor`, or of all; `expand` adds the returns that are held."""
         return self.send("GET", _hub(world, "latest"), params=asked)
 
+    def survey(self, world: str, older_than: str) -> Answer:
+        """What retention would remove of older snapshots, and what is held, and why."""
+        return self.send("GET", _hub(world, "retention"), params={"older_than": older_than})
+
+    def retain(self, world: str, older_than: str, orphans_older_than: str | None = None) -> Answer:
+        """Remove it."""
+        body = _present({"older_than": older_than, "orphans_older_than": orphans_older_than})
+        return self.send("POST", _hub(world, "retention"), body=body)
+
     def evaluate(self, world: str, body: Mapping[str, Any]) -> Answer:
         return self.send("POST", _world(world, "evaluate"), body=body)
 

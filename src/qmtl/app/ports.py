@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from qmtl.core.evaluation_run import EvaluationRun
-from qmtl.core.facts import Entry, Fact, SnapshotStored
+from qmtl.core.facts import Entry, Fact, Reduced, SnapshotStored
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.view import Expected, WorldView
@@ -194,6 +194,20 @@ class Store(Protocol):
         as_of: datetime | None = None,
     ) -> StoredSnapshot | None:
         """The one with the greatest `as_of` (at or before `as_of` when given), then `seq`."""
+        ...
+
+    def reduction(self, world_id: WorldId, seq: int, at: datetime) -> Reduced | None:
+        """What would be left of a snapshot, reduced at an instant; None when it is reduced already.
+
+        A commit of `RetentionApplied` that says so makes it so: from then on that is its fact.
+        """
+        ...
+
+    def collect(self, age: timedelta) -> int:
+        """Be without objects that no commit names, older than `age`; how many there were.
+
+        INVARIANT: a key is named by the commit right after its `put`, or never.
+        """
         ...
 
     def run(self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId) -> StoredRun | None:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 from qmtl.adapters.chain import GENESIS, Line, lines
 from qmtl.adapters.codec import fact_from_bytes
 from qmtl.app.ports import PAGE_BYTES_MAX, ChainedEntry, Head
-from qmtl.core.facts import Entry
+from qmtl.core.facts import Entry, RetentionApplied
 from qmtl.core.names import ActorId, WorldId
 from qmtl.core.times import instant, micros
 from qmtl.core.view import WorldView
@@ -20,6 +20,8 @@ from .errors import BodyDropped, StoreDamaged
 from .rows import Cell, world_row
 from .schema import bodies, journal, sql, worlds
 
+Left = dict[int, tuple[str, str]]  # By entry: the digest recorded, and that of what is left.
+RETENTION = "retention_applied"  # The kind of the fact.
 PAGE = 100  # Entries held in memory at once while a world is read: a body may be large.
 
 FIRST = sql(insert(worlds).on_conflict_do_nothing())
@@ -37,6 +39,11 @@ OF_WORLD = (
 )
 ENTRIES = f"SELECT j.seq, j.generation, j.at, j.actor, {outside.WHERE} {OF_WORLD}"
 LINES = f"SELECT {', '.join(f'j.{c.name}' for c in journal.c)}, {outside.WHERE} {OF_WORLD}"
+RETENTIONS = (  # Of what is reduced: of most worlds nothing is, and then nothing is looked for.
+    f"SELECT {outside.WHERE} FROM journal j {outside.BODIES} "
+    f"WHERE j.world_id = :world_id AND j.seq > :after AND j.kind = '{RETENTION}' "
+    "AND EXISTS (SELECT 1 FROM reduced r WHERE r.world_id = :world_id AND r.seq > :after)"
+)
 WHERE_IT_IS = 4  # Columns of outside.WHERE, the last of a row.
 HASH = "SELECT hash FROM journal WHERE world_id = :world_id AND seq = :after"
 HEAD = "SELECT seq, head_hash FROM worlds WHERE world_id = :world_id"
@@ -99,9 +106,10 @@ def proven(connection: Connection, world_id: WorldId, after: int, previous: str)
     `previous` is the hash of entry `after`.  Raises BodyDropped, StoreDamaged.
     """
     newest = head(connection, world_id)
+    left = _left(connection, world_id, after)
     while page := _lines(connection, world_id, after):
-        for line, body in page:
-            if not _stands(line, body, after, previous):
+        for line, digest, body in page:
+            if not _stands(line, digest, body, after, previous, left):
                 raise _damaged(world_id, after + 1)
             yield _entry(line.seq, line.generation, line.at, line.actor, body)
             after, previous = line.seq, line.hash
@@ -164,18 +172,36 @@ def _is_body(body: object, digest: str) -> bool:
     return body is None or (isinstance(body, bytes) and sha256(body).hexdigest() == digest)
 
 
-def _stands(line: Line, body: bytes | None, after: int, previous: str) -> bool:
-    """Whether a line is the one after `after`, whose hash is `previous`, unedited."""
-    return line.seq == after + 1 and _is_body(body, line.body_digest) and line.follows(previous)
+def _stands(
+    line: Line, digest: str, body: bytes | None, after: int, previous: str, left: Left
+) -> bool:
+    """Whether a line is the one after `after`, whose hash is `previous`, unedited.
+
+    INVARIANT: a body is what the line names, or what an entry further on says is left of it.
+    """
+    named = digest == line.body_digest or left.get(line.seq) == (line.body_digest, digest)
+    return named and line.seq == after + 1 and _is_body(body, digest) and line.follows(previous)
+
+
+def _left(connection: Connection, world_id: WorldId, after: int, lost: bytes | None = None) -> Left:
+    """What the entries after one say that retention left; whether they stand is seen later."""
+    rows = connection.exec_driver_sql(RETENTIONS, {"world_id": world_id, "after": after}).all()
+    found: Left = {}
+    for row, body in zip(rows, outside.bodies_of(connection, rows, lost), strict=True):
+        if body and _is_body(body, row[-2]):
+            fact = fact_from_bytes(body)
+            reduced = fact.reduced if isinstance(fact, RetentionApplied) else ()
+            found |= {each.seq: (each.body, each.left) for each in reduced}
+    return found
 
 
 def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
     """The first entry that is missing, was edited, or does not follow from its predecessor."""
-    newest = head(connection, world_id)
+    newest, left = head(connection, world_id), _left(connection, world_id, 0, lost=b"")
     after, previous = 0, GENESIS
     while page := _lines(connection, world_id, after, lost=b""):  # Of which no body is made.
-        for line, body in page:
-            if not _stands(line, body, after, previous):
+        for line, digest, body in page:
+            if not _stands(line, digest, body, after, previous, left):
                 return after + 1
             after, previous = line.seq, line.hash
     if newest == Head(after, previous):
@@ -185,8 +211,9 @@ def first_bad_seq(connection: Connection, world_id: WorldId) -> int | None:
 
 def _lines(
     connection: Connection, world_id: WorldId, after: int, lost: bytes | None = None
-) -> list[tuple[Line, bytes | None]]:
+) -> list[tuple[Line, str, bytes | None]]:
     key = {"world_id": world_id, "after": after, "limit": PAGE}
     found = connection.exec_driver_sql(LINES, key).all()
     bodies = outside.bodies_of(connection, found, lost)
-    return [(Line(*row[:-WHERE_IT_IS]), body) for row, body in zip(found, bodies, strict=True)]
+    lines = (Line(*row[:-WHERE_IT_IS]) for row in found)
+    return [(line, row[-2], body) for line, row, body in zip(lines, found, bodies, strict=True)]

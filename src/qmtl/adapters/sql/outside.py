@@ -7,7 +7,7 @@ INVARIANT: an object is there, and was read back whole, before a commit names it
 leaves the database in that same commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -44,12 +44,13 @@ CHUNKS = f"SELECT checksum, t, r, accepted {OF_PART} ORDER BY chunk"
 NO_CHUNKS = f"DELETE {OF_PART}"
 OBJECT = upsert(objects)  # Of a body that was written again after it left, the newer object counts.
 PART = upsert(parts)
-# Of the journal's rows, as `j`: each body, or where it is.
+# Of the journal's rows, as `j`: each body as it is now, or where it is, and its digest.
 BODIES = (
-    "LEFT JOIN bodies b ON b.digest = j.body_digest "
-    "LEFT JOIN objects o ON b.digest IS NULL AND o.digest = j.body_digest"
+    "LEFT JOIN reduced x ON x.world_id = j.world_id AND x.seq = j.seq "
+    "LEFT JOIN bodies b ON b.digest = coalesce(x.digest, j.body_digest) "
+    "LEFT JOIN objects o ON b.digest IS NULL AND o.digest = coalesce(x.digest, j.body_digest)"
 )
-WHERE = 'b.body, o."key", j.body_digest, o.size'
+WHERE = 'b.body, o."key", coalesce(x.digest, j.body_digest), o.size'
 
 
 T = TypeVar("T")
@@ -84,6 +85,12 @@ def must_be_known(connection: Connection) -> None:
     """Raises StoreAway of a database of which a part is outside, when nobody said where."""
     if connection.exec_driver_sql(ANY).first() is not None:
         objects_of(connection)
+
+
+def unnamed(connection: Connection, keys: Iterable[str]) -> list[str]:
+    """Those of the keys that the database does not name."""
+    named = set(connection.exec_driver_sql('SELECT "key" FROM objects').scalars())
+    return [key for key in keys if key not in named]
 
 
 def objects_of(connection: Connection) -> Objects:

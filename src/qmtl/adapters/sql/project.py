@@ -254,6 +254,8 @@ def _named(
             return set(before.current)  # It may void any open candidate.
         case f.SnapshotStored(points=points, covered=covered):
             return {*points.strategies, *covered}
+        case f.RetentionApplied():
+            pass  # What is no longer whole is in no view.
         case f.EvaluationsRecorded(runs=recorded, cohort=cohort):
             return {*cohort, *(run.strategy_id for run in recorded)}
         case f.CandidateProposed(candidate_id=cid) | f.PromotionApplied(candidate_id=cid):

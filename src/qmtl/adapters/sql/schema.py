@@ -134,6 +134,16 @@ bodies = _table("bodies", ["digest"], text("digest"), blob("body"), rowid=True)
 # What is to leave the database, if there is anywhere to go: found without reading the rest.
 Index("bodies_due", bodies.c.digest, **where(f"length(body) >= {OBJECT_BYTES_MIN}"))
 
+reduced = _table(  # Entries of snapshots of which retention left a part: another body is theirs.
+    "reduced",
+    ["world_id", "seq"],
+    *_of_world(),
+    integer("seq"),
+    text("digest"),
+    ForeignKeyConstraint(["world_id", "seq"], ["journal.world_id", "journal.seq"]),
+    check(f"length(digest) = {HASH_CHARS}"),
+)
+
 objects = _table(  # Bodies, and parts of series, that an object store holds.
     "objects",
     ["digest"],

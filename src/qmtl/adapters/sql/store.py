@@ -21,6 +21,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from qmtl.adapters.chain import GENESIS
+from qmtl.adapters.clock import SystemClock
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
 from qmtl.app.ports import (
@@ -32,14 +33,14 @@ from qmtl.app.ports import (
     StoredRun,
     StoredSnapshot,
 )
-from qmtl.core.facts import Entry
+from qmtl.core.facts import Entry, Reduced, RetentionApplied
 from qmtl.core.fold import advance, entries, fold
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
-from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads
+from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads, reduction
 from .database import Begun, Database
 from .errors import BodyDropped, StoreAway, StoreDamaged, told
 from .outside import Moved
@@ -140,6 +141,8 @@ class SqlStore:
         project.state(connection, hot.view, [entry.fact for entry in written], views[-1])
         for before, entry in zip(views[:-1], written, strict=True):
             project.content(connection, before, entry)
+            if isinstance(entry.fact, RetentionApplied):
+                reduction.write(connection, world_id, entry, self._database.shared)
         self._transaction.changed[world_id] = Hot(views[-1], head_hash, hot.checkpoint_seq)
         return written
 
@@ -206,6 +209,17 @@ class SqlStore:
                 break
             moved += more
         return moved
+
+    def collect(self, age: timedelta) -> int:
+        if self._objects is None:
+            return 0
+        until = SystemClock().now() - age  # The object store's clock is no replay clock.
+        orphans = [each.key for each in self._objects.listed() if each.at < until]
+        with self._reading() as connection:  # After they were listed.
+            orphans = outside.unnamed(connection, orphans)
+        for key in orphans:
+            self._objects.delete(key)
+        return len(orphans)
 
     def _moved(self, objects: Objects) -> Moved:
         """Some of what is due."""
@@ -369,6 +383,10 @@ class SqlStore:
         if not found and 0 < seq <= self._head(world_id).view.seq:
             raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
         return snapshot_of(found[0]) if found else None
+
+    def reduction(self, world_id: WorldId, seq: int, at: datetime) -> Reduced | None:
+        with self._reading() as connection:
+            return reduction.reduction(connection, world_id, seq, at)
 
     def snapshots(
         self,

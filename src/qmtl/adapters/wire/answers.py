@@ -9,10 +9,12 @@ from qmtl.adapters.codec import fact_to_json
 from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app.evaluations import Evaluated
 from qmtl.app.ports import ChainedEntry, StoredRun, StoredSnapshot
+from qmtl.app.retention import Survey
 from qmtl.core.confirmations import CONFIRM_WITHIN
 from qmtl.core.evaluation_run import EvaluationRun, Metric
 from qmtl.core.facts import Entry, SeriesRestated, stream_of
 from qmtl.core.names import WorldId
+from qmtl.core.retention import Old
 from qmtl.core.times import instant, micros
 from qmtl.core.view import (
     Confirmation,
@@ -236,6 +238,26 @@ def _dict_or_none(known: Mapping[str, float] | None) -> dict[str, float] | None:
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def survey(world_id: WorldId, found: Survey) -> j.SurveyJson:
+    return {
+        "world_id": world_id,
+        "stored_before": rfc3339(found.stored_before),
+        "removable": [_old(each) for each in found.removable],
+        "held": [_old(each) for each in found.held],
+    }
+
+
+def _old(found: Old) -> j.OldJson:
+    return {
+        "seq": found.seq,
+        "version": found.version,
+        "stage": found.stage,
+        "stored_at": rfc3339(found.stored_at),
+        "parts": list(found.parts),
+        "held": list(found.held),
+    }
 
 
 def restated(world_id: WorldId, fact: SeriesRestated) -> j.RestatedJson:

@@ -1,4 +1,4 @@
-"""What an object store holds: bodies, and parts of series."""
+"""What an object store holds, bodies and parts of series; and what retention left of snapshots."""
 
 from alembic import op
 
@@ -27,6 +27,15 @@ PARTS = """CREATE TABLE parts (
 \tCHECK (stage IN ('backtest', 'paper', 'shadow', 'live')),
 \tCHECK (chunk >= 0 AND chunks > 0)
 )"""
+REDUCED = """CREATE TABLE reduced (
+\tworld_id {text} NOT NULL,
+\tseq {integer} NOT NULL,
+\tdigest {text} NOT NULL,
+\tPRIMARY KEY (world_id, seq),
+\tFOREIGN KEY(world_id) REFERENCES worlds (world_id),
+\tFOREIGN KEY(world_id, seq) REFERENCES journal (world_id, seq),
+\tCHECK (length(digest) = 64)
+)"""
 INDICES = (
     "CREATE INDEX bodies_due ON bodies (digest) WHERE length(body) >= 65536",
     "CREATE INDEX series_due ON series (world_id, strategy_id, stage, chunk) "
@@ -39,18 +48,21 @@ POSTGRESQL = {"text": 'TEXT COLLATE "C"', "integer": "BIGINT", "key": "key"}
 def upgrade() -> None:
     ours = op.get_bind().dialect.name == "sqlite"
     words, more = (SQLITE, "\n WITHOUT ROWID,\n STRICT") if ours else (POSTGRESQL, "")
-    for table in (OBJECTS, PARTS):
+    for table in (OBJECTS, PARTS, REDUCED):
         _run(table.format(**words) + more)
     for index in INDICES:
         _run(index)
 
 
 def downgrade() -> None:
-    """Only while nothing is in an object store: the program before knows of none."""
-    held = op.get_bind().exec_driver_sql("SELECT count(*) FROM objects").scalar()
-    assert not held, "no way down: a part of it is in an object store"
-    for name in ("INDEX bodies_due", "INDEX series_due", "TABLE parts", "TABLE objects"):
+    """Only while nothing is elsewhere or reduced: the program before knows of neither."""
+    for table in ("objects", "reduced"):
+        held = op.get_bind().exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()
+        assert not held, f"no way down: there are rows in {table}"
+    for name in ("INDEX bodies_due", "INDEX series_due"):
         _run(f"DROP {name}")
+    for name in ("parts", "objects", "reduced"):
+        _run(f"DROP TABLE {name}")
 
 
 def _run(statement: str) -> None:
