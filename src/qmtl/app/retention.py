@@ -10,8 +10,8 @@ from qmtl.core.errors import Invalid
 from qmtl.core.facts import Entry, Fact, RetentionApplied
 from qmtl.core.names import WorldId
 from qmtl.core.retention import Old
-from qmtl.core.times import in_words
 from qmtl.core.view import WorldView
+from qmtl.core.words import counted
 
 from .ports import Store
 from .step import EVIDENCE, By, step, world
@@ -45,7 +45,7 @@ def survey(store: Store, world_id: WorldId, now: datetime, age: timedelta) -> Su
     Reads the whole journal.  Raises UnknownWorld, Invalid.
     """
     if age < AGE_MIN:
-        raise Invalid(f"older_than: at least {_days(AGE_MIN)}.")
+        raise Invalid(f"older_than: at least {counted(AGE_MIN.days, 'day')}.")
     upto, before = world(store, world_id).seq, now - age
     return Survey(
         stored_before=before, old=retention.survey(_entries(store, world_id, upto), before)
@@ -76,7 +76,7 @@ def apply(
     strategy, and what may go is no strategy's newest.
     """
     if orphans_age < ORPHANS_AGE_MIN:
-        raise Invalid(f"orphans_older_than: at least {_days(ORPHANS_AGE_MIN)}.")
+        raise Invalid(f"orphans_older_than: at least {counted(ORPHANS_AGE_MIN.days, 'day')}.")
     found = survey(store, world_id, by.now, age)
     seqs = [each.seq for each in found.removable]
     for start in range(0, len(seqs), REDUCED_MAX):
@@ -91,7 +91,3 @@ def apply(
 
         step(store, world_id, by, decide, reads=EVIDENCE)
     return found, store.collect(orphans_age)
-
-
-def _days(age: timedelta) -> str:
-    return in_words(int(age.total_seconds()))
