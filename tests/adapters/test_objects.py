@@ -7,7 +7,7 @@ import pytest
 
 from qmtl.adapters import objects
 from qmtl.adapters.clock import SystemClock
-from qmtl.adapters.objects import MemoryObjects, ObjectDamaged, ObjectsAway, S3Objects
+from qmtl.adapters.objects import MemoryObjects, ObjectDamaged, ObjectsAway, Remembered, S3Objects
 from qmtl.app.ports import Kept, Objects
 from qmtl.core.errors import Invalid
 from tests.objects import BUCKET, Server
@@ -16,10 +16,12 @@ from tests.postgres import free_port
 CHUNK = bytes(range(256)) * 300
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", "remembered", "s3"])
 def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Objects:
     if request.param == "memory":
         return MemoryObjects()
+    if request.param == "remembered":
+        return Remembered(MemoryObjects())
     return bucket(request.getfixturevalue("s3"), request.node.name, monkeypatch)
 
 
@@ -32,7 +34,9 @@ def bucket(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> Object
 
 def spoil(held: Objects, kept: Kept, chunk: bytes) -> None:
     """Other bytes under its key."""
-    if isinstance(held, MemoryObjects):
+    if isinstance(held, Remembered):
+        spoil(held.of, kept, chunk)
+    elif isinstance(held, MemoryObjects):
         held.held[kept.key] = chunk, held.held[kept.key][1]
     else:
         assert isinstance(held, S3Objects)
@@ -77,11 +81,29 @@ def test_what_is_not_what_was_put_is_never_given(held: Objects, spoilt: bytes) -
         held.get(Kept(kept.key, kept.digest, len(spoilt)))
 
 
+def test_what_was_asked_for_last_is_at_hand_and_no_more_than_there_is_room_for() -> None:
+    behind = MemoryObjects()
+    held = Remembered(behind, size_max=2 * len(CHUNK))
+    first, second, third = (held.put(CHUNK) for _ in range(3))
+    for kept in (first, second, first, third):  # The second is the one that goes.
+        held.get(kept)
+    behind.held.clear()
+    assert held.get(first) == held.get(third) == CHUNK
+    with pytest.raises(ObjectDamaged):
+        held.get(second)
+    held.delete(first.key)
+    with pytest.raises(ObjectDamaged):
+        held.get(first)
+    with pytest.raises(ObjectDamaged, match=third.key):
+        held.get(Kept(third.key, first.digest, 1))
+
+
 def test_a_store_that_is_away_says_so_and_nobody_queues_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     away = bucket(Server(port=free_port()), "away", monkeypatch)
-    assert isinstance(away, S3Objects)
+    assert isinstance(away, Remembered)
+    assert isinstance(away.of, S3Objects)
     kept = Kept("k", sha256(b"").hexdigest(), 0)
     with pytest.raises(ObjectsAway) as first:
         away.put(CHUNK)
@@ -89,7 +111,7 @@ def test_a_store_that_is_away_says_so_and_nobody_queues_behind_it(
     for ask in (lambda: away.get(kept), lambda: away.put(b"x"), lambda: list(away.listed())):
         with pytest.raises(ObjectsAway, match="moment ago"):
             ask()
-    away._asked_again_at = 0.0
+    away.of._asked_again_at = 0.0
     with pytest.raises(ObjectsAway) as later:
         away.delete("k")
     assert "moment ago" not in str(later.value)

@@ -7,11 +7,13 @@ object.  So an object that no commit names can be deleted, and none that a commi
 import os
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from qmtl.app.ports import Kept, Listed, Objects
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SCHEME: Final = "s3://"
 CONNECT: Final = timedelta(seconds=2)
 REQUEST: Final = timedelta(seconds=10)  # 16 MiB at 2 MB/s; the one writer may wait for it.
+REMEMBERED_BYTES: Final = 64 << 20  # A thousand parts of series.
 RESTS_SEC: Final = 5.0  # After it did not answer it is not asked: nobody queues behind a timeout.
 
 
@@ -55,17 +58,16 @@ def at(url: str) -> Objects:
         from obstore.store import S3Store
     except ImportError:
         raise Invalid("An object store needs its client: pip install qmtl[s3].") from None
-    return S3Objects(
-        S3Store.from_url(
-            url.rstrip("/"),
-            client_options={
-                "allow_http": True,  # Whether it is HTTPS the endpoint's URL says.
-                "connect_timeout": CONNECT,
-                "timeout": REQUEST,
-            },
-            retry_config={"max_retries": 1},
-        )
+    store = S3Store.from_url(
+        url.rstrip("/"),
+        client_options={
+            "allow_http": True,  # Whether it is HTTPS the endpoint's URL says.
+            "connect_timeout": CONNECT,
+            "timeout": REQUEST,
+        },
+        retry_config={"max_retries": 1},
     )
+    return Remembered(S3Objects(store))
 
 
 def named(digest: str) -> str:
@@ -123,6 +125,42 @@ class S3Objects:
         except (BaseError, FileNotFoundError) as error:  # The bucket is not there.
             self._asked_again_at = time.monotonic() + RESTS_SEC
             raise ObjectsAway(str(error).splitlines()[0]) from error
+
+
+@dataclass
+class Remembered:
+    """Objects of another store, those asked for last kept at hand: they never change."""
+
+    of: Objects
+    size_max: int = REMEMBERED_BYTES
+    _held: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    _size: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def put(self, chunk: bytes) -> Kept:
+        return self.of.put(chunk)  # Not remembered: who reads it back wants to see it there.
+
+    def get(self, kept: Kept) -> bytes:
+        with self._lock:
+            if kept.key in self._held:
+                self._held.move_to_end(kept.key)
+                return checked(kept, self._held[kept.key])
+        chunk = self.of.get(kept)
+        with self._lock:
+            if kept.key not in self._held:
+                self._held[kept.key] = chunk
+                self._size += len(chunk)
+            while self._size > self.size_max:
+                self._size -= len(self._held.popitem(last=False)[1])
+        return chunk
+
+    def delete(self, key: str) -> None:
+        with self._lock:
+            self._size -= len(self._held.pop(key, b""))
+        self.of.delete(key)
+
+    def listed(self) -> Iterator[Listed]:
+        return self.of.listed()
 
 
 @dataclass
