@@ -1,4 +1,5 @@
-"""No test depends on what the shell of whoever runs it exports; PostgreSQL, for those that ask."""
+"""No test depends on what the shell of whoever runs it exports; PostgreSQL and an object store,
+for those that ask."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ import pytest
 
 from qmtl.adapters.sql.store import SqlStore
 
+from . import objects
 from .postgres import Server, serving
 
 PREFIX = "QMTL_"  # Of every variable that the program reads.
@@ -19,6 +21,13 @@ def _no_settings_of_the_shell() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith(PREFIX)]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[objects.Server]:
+    """An object store of this process's tests."""
+    with objects.serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,15 @@ asked; a store must keep whatever the core hands it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from random import Random
 
 import numpy as np
 
+from qmtl.adapters.codec import fact_to_bytes
 from qmtl.app.ports import Commit
 from qmtl.core import facts as f
+from qmtl.core import retention
 from qmtl.core.evaluation_run import EvaluationRun, GateResult, Metric, Source
 from qmtl.core.fold import entries, fold
 from qmtl.core.names import (
@@ -130,6 +133,7 @@ class History:
     now: datetime = START
     counted: int = 0  # Makes ids that were never used.
     revisions: dict[tuple[StrategyId, str], int] = field(default_factory=dict)
+    whole: dict[int, f.SnapshotStored] = field(default_factory=dict)  # That may be reduced.
 
     def commit(self) -> Commit:
         """Between one and four facts, at a later instant."""
@@ -231,8 +235,8 @@ def _snapshot(h: History) -> f.Fact | None:
     made = snapshot(h.fresh("v"), {sid: h.series(sid, stage) for sid in some}, h.now, stage)
     filled = {s: c for s, c in zip(made.points.strategies, made.points.counts, strict=True) if c}
     as_of = h.now - timedelta(days=h.draw.choice((0, 0, 0, 3)))
-    stress = {some[0]: {"crash": 0.2}} if h.draw.random() < 0.5 else None
-    return f.SnapshotStored(
+    stress = {some[0]: {"crash": 0.2, "gap": 0.1}} if h.draw.random() < 0.5 else None
+    stored = f.SnapshotStored(
         version=made.version,
         stage=stage,
         as_of=as_of,
@@ -248,6 +252,25 @@ def _snapshot(h: History) -> f.Fact | None:
         ),
         stress=stress,
     )
+    if stress:
+        h.whole[h.view.seq + 1] = stored
+    return stored
+
+
+def _retention(h: History) -> f.Fact | None:
+    """As if nothing held any of them: a store is not asked that."""
+    if len(h.whole) < 3:
+        return None
+    gone = [(seq, h.whole.pop(seq)) for seq in h.draw.sample(sorted(h.whole), 2)]
+    reduced = [
+        f.Reduced(seq, digest_of(fact), digest_of(retention.reduced(fact, h.now)))
+        for seq, fact in gone
+    ]
+    return f.RetentionApplied(stored_before=h.now, reduced=tuple(reduced))
+
+
+def digest_of(fact: f.Fact) -> Digest:
+    return Digest(sha256(fact_to_bytes(fact)).hexdigest())
 
 
 def _restated(h: History) -> f.Fact | None:
@@ -427,6 +450,7 @@ MAKERS: tuple[Maker, ...] = (
     _policy,
     _default,
     *(_snapshot,) * 4,
+    _retention,
     *(_evaluations,) * 3,
     _restated,
     *(_phase,) * 3,

@@ -97,6 +97,12 @@ SAMPLES: list[Fact] = [
         stats={A: {"trades_total": 12.0}},
         extra={"ref": "s3://x", "deep": [1, 2.5, None, True, {"x": []}]},
     ),
+    replace(
+        snapshot("v", SERIES, ODD),
+        stress={A: {"crash": 0.25}},
+        removed=f.Removed(parts=("covariance", "stats"), at=ODD),
+    ),
+    f.RetentionApplied(stored_before=ODD, reduced=(f.Reduced(7, DIGEST, DIGEST),)),
     f.SeriesRestated(stage=Stage.LIVE, strategy_id=A, reason="vendor", points=points(SERIES)),
     f.EvaluationsRecorded(
         stage=Stage.PAPER,

@@ -119,6 +119,20 @@ EXPLANATION = {
     "would_stop": ["A loss."],
 }
 TICK = {"schema_version": 1, "world_id": "us", "actions": [], "next_cursor": None}
+OLD = {
+    "seq": 7,
+    "version": "v1",
+    "stage": "paper",
+    "stored_at": "2024-01-01T00:00:00Z",
+    "parts": ["covariance", "stats"],
+    "held": [],
+}
+SURVEY = {
+    "world_id": "us",
+    "stored_before": "2024-01-02T00:00:00Z",
+    "removable": [OLD],
+    "held": [{**OLD, "seq": 8, "version": "v2", "held": ["run r1 of s was judged by it"]}],
+}
 PENDING = {"confirmation_id": "1f", "what": "resume", "detail": "two people"}
 
 ANSWERS: dict[str, Any] = {
@@ -149,6 +163,8 @@ ANSWERS: dict[str, Any] = {
     "POST /risk-hub/worlds/us/snapshots": SNAPSHOT,
     "GET /risk-hub/worlds/us/snapshots": {"snapshots": [SNAPSHOT], "next_cursor": None},
     "GET /risk-hub/worlds/us/snapshots/latest": SNAPSHOT,
+    "GET /risk-hub/worlds/us/retention": SURVEY,
+    "POST /risk-hub/worlds/us/retention": {**SURVEY, "orphans": 2},
     "GET /tokens": {"tokens": [TOKEN], "next_cursor": None},
     "POST /tokens": {**TOKEN, "token": "qmtl_secret"},
     f"DELETE /tokens/{'ab' * 32}": TOKEN,
@@ -269,6 +285,24 @@ COMMANDS: list[tuple[str, str, dict[str, Any] | None, str]] = [
     ("policy set us sandbox", "POST /worlds/us/set-default", {"version": 2}, "warning: w"),
     ("journal list us", "GET /worlds/us/journal", None, "killed"),
     ("hub latest us --stage paper", "GET /risk-hub/worlds/us/snapshots/latest", None, "v1"),
+    (
+        "hub retain us --older-than 400d --dry-run",
+        "GET /risk-hub/worlds/us/retention",
+        None,
+        "would be removed",
+    ),
+    (
+        "hub retain us --older-than 400d",
+        "POST /risk-hub/worlds/us/retention",
+        {"older_than": "400d"},
+        "2 objects that nothing names, removed",
+    ),
+    (
+        "hub retain us --older-than 400d --orphans-older-than 90d",
+        "POST /risk-hub/worlds/us/retention",
+        {"older_than": "400d", "orphans_older_than": "90d"},
+        "kept: entry 8, v2: run r1 of s was judged by it",
+    ),
     ("hub list us", "GET /risk-hub/worlds/us/snapshots", None, "v1"),
     (
         "token create --role author --actor ana --world us --expires 30d",

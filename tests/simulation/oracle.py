@@ -128,6 +128,8 @@ def read(past: Past, entry: f.Entry) -> None:
             _restated(past, entry, fact)
         case f.EvaluationsRecorded():
             _evaluated(past, fact)
+        case f.RetentionApplied():
+            pass  # Nobody's life is another for it.
         case _:
             _about_one(past, entry, fact)
 

@@ -219,15 +219,24 @@ class Client:
     ) -> Answer:
         """`actor` has to be the credential's own."""
         headers = {"X-Actor": actor, "X-Stage": stage}
-        return self.send("POST", _hub(world), body=snapshot, headers=headers)
+        return self.send("POST", _hub(world, "snapshots"), body=snapshot, headers=headers)
 
     def snapshots(self, world: str, **asked: Any) -> Iterator[Answer]:
         """Newest stored first; of a `stage`, of an `actor`, or all."""
-        return self._items(_hub(world), "snapshots", asked)
+        return self._items(_hub(world, "snapshots"), "snapshots", asked)
 
     def latest_snapshot(self, world: str, **asked: Any) -> Answer:
         """Of a `stage`, of an `actor`, or of all; `expand` adds the returns that are held."""
-        return self.send("GET", _hub(world, "latest"), params=asked)
+        return self.send("GET", _hub(world, "snapshots", "latest"), params=asked)
+
+    def survey(self, world: str, older_than: str) -> Answer:
+        """What retention would remove of older snapshots, and what is held, and why."""
+        return self.send("GET", _hub(world, "retention"), params={"older_than": older_than})
+
+    def retain(self, world: str, older_than: str, orphans_older_than: str | None = None) -> Answer:
+        """Remove it."""
+        body = _present({"older_than": older_than, "orphans_older_than": orphans_older_than})
+        return self.send("POST", _hub(world, "retention"), body=body)
 
     def evaluate(self, world: str, body: Mapping[str, Any]) -> Answer:
         return self.send("POST", _world(world, "evaluate"), body=body)
@@ -475,7 +484,7 @@ def _live(world: str, verb: str) -> str:
 
 
 def _hub(world: str, *parts: str) -> str:
-    return "/risk-hub" + _world(world, "snapshots", *parts)
+    return "/risk-hub" + _world(world, *parts)
 
 
 def _present(values: Mapping[str, Any]) -> Answer:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from threading import RLock, get_ident
 from typing import TypeVar
 
@@ -15,9 +16,17 @@ import numpy as np
 from immutables import Map
 
 from qmtl.app.ports import PAGE_BYTES_MAX, ChainedEntry, Commit, Head, StoredRun, StoredSnapshot
-from qmtl.core.facts import Entry, EvaluationsRecorded, SnapshotStored
+from qmtl.core import retention
+from qmtl.core.facts import (
+    Entry,
+    EvaluationsRecorded,
+    Reduced,
+    Removed,
+    RetentionApplied,
+    SnapshotStored,
+)
 from qmtl.core.fold import advance, entries
-from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
+from qmtl.core.names import ActorId, Digest, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import EMPTY, Series
 from qmtl.core.view import WorldView
 
@@ -45,11 +54,34 @@ class World:
     runs: Map[RunKey, tuple[StoredRun, ...]] = Map()
     versions: Map[str, int] = Map()  # Of snapshots, to the seq that stored each.
     latest: Map[Latest, int] = Map()  # Seq of the snapshot with the greatest (as_of, seq).
+    left: Map[int, Entry] = Map()  # Of snapshots that were reduced, what is told in their place.
+
+    def entry(self, seq: int) -> Entry:
+        return self.left.get(seq) or self.journal[seq - 1]
 
     def snapshot(self, seq: int) -> StoredSnapshot | None:
         if not 0 < seq <= self.view.seq:
             return None
-        return snapshot_of(self.journal[seq - 1])
+        return snapshot_of(self.entry(seq))
+
+
+def removed_of(entry: Entry) -> Removed | None:
+    """What retention took of the snapshot that an entry stored."""
+    assert isinstance(entry.fact, SnapshotStored), "only snapshots are reduced"
+    return entry.fact.removed
+
+
+def left_of(entry: Entry, at: datetime) -> Entry:
+    """The entry of a snapshot, reduced at an instant."""
+    assert isinstance(entry.fact, SnapshotStored), "only snapshots are reduced"
+    return replace(entry, fact=retention.reduced(entry.fact, at))
+
+
+def reduction(seq: int, entry: Entry, at: datetime) -> Reduced:
+    """As a fact names it."""
+    body, left = fact_to_bytes(entry.fact), fact_to_bytes(left_of(entry, at).fact)
+    digests = (Digest(sha256(each).hexdigest()) for each in (body, left))
+    return Reduced(seq, *digests)
 
 
 def snapshot_of(entry: Entry) -> StoredSnapshot | None:
@@ -145,7 +177,8 @@ class MemoryStore:
 
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
         world = self._world(world_id)
-        return world.journal[after : min(after + limit, world.view.seq)]
+        upto = min(after + limit, world.view.seq)
+        return [world.entry(seq) for seq in range(after + 1, upto + 1)]
 
     def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
         found: list[ChainedEntry] = []
@@ -177,7 +210,12 @@ class MemoryStore:
                 (row,) = lines(world_id, previous, [(entry, body)])
                 line = Line(**row)  # type: ignore[arg-type]  # Its own columns.
                 known.append((entry, line.told(previous, body)))
-            return [each for _, each in known]
+            return [
+                replace(each, body=fact_to_bytes(world.left[each.seq].fact))
+                if each.seq in world.left
+                else each
+                for _, each in known
+            ]
 
     def series(self, world_id: WorldId, strategy_id: StrategyId, stage: Stage) -> Series:
         return joined(self._world(world_id).series.get((strategy_id, stage), ()))
@@ -189,13 +227,20 @@ class MemoryStore:
     def snapshot_at(self, world_id: WorldId, seq: int) -> StoredSnapshot | None:
         return self._world(world_id).snapshot(seq)
 
+    def reduction(self, world_id: WorldId, seq: int, at: datetime) -> Reduced | None:
+        entry = self._world(world_id).entry(seq)
+        return None if removed_of(entry) else reduction(seq, entry, at)
+
+    def collect(self, age: timedelta) -> int:
+        return 0  # It has everything in this process.
+
     def _snapshots(
         self, world_id: WorldId, stage: Stage | None, actor: ActorId | None
     ) -> Iterator[StoredSnapshot]:
         """Newest stored first."""
         world = self._world(world_id)
-        for entry in reversed(world.journal[: world.view.seq]):
-            found = snapshot_of(entry)
+        for seq in range(world.view.seq, 0, -1):
+            found = world.snapshot(seq)
             if found and stage in (None, found.fact.stage) and actor in (None, found.actor):
                 yield found
 
@@ -318,9 +363,21 @@ def after(world: World, entry: Entry) -> World:
                 runs = runs.set(run_key, (*runs.get(run_key, ()), revision))
         case SnapshotStored():
             world = _with_snapshot(world, entry, entry.fact)
+        case RetentionApplied(reduced=reduced):
+            world = replace(world, left=_left(world, entry, reduced))
         case _:
             pass  # All that other facts mean is in the view.
     return replace(world, view=advance(world.view, entry), series=series, runs=runs)
+
+
+def _left(world: World, entry: Entry, reduced: Sequence[Reduced]) -> Map[int, Entry]:
+    """With what is left of more snapshots; of a journal that was read they are reduced already."""
+    left = world.left
+    for each in reduced:
+        before = world.entry(each.seq)
+        if removed_of(before) is None:
+            left = left.set(each.seq, left_of(before, entry.at))
+    return left
 
 
 def _with_snapshot(world: World, entry: Entry, fact: SnapshotStored) -> World:

@@ -1,12 +1,12 @@
 """What the use cases ask of the outside.  Adapters implement these; `entry/wiring.py` chooses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from qmtl.core.evaluation_run import EvaluationRun
-from qmtl.core.facts import Entry, Fact, SnapshotStored
+from qmtl.core.facts import Entry, Fact, Reduced, SnapshotStored
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.view import Expected, WorldView
@@ -64,6 +64,48 @@ class Head:
 
     seq: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A chunk outside the database: its key there, the SHA-256 of its bytes, and how many."""
+
+    key: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as the store lists it; `at` by its own clock."""
+
+    key: str
+    size: int
+    at: datetime
+
+
+class Objects(Protocol):
+    """Chunks outside the database, each known by the SHA-256 of its bytes.
+
+    Every `put` makes a key of its own, so a key is named by the one commit that follows, or by none
+    ever.  All raise StoreAway while the store cannot be reached.
+    """
+
+    def put(self, chunk: bytes) -> Kept:
+        """Keep it.  When this returns it is there to stay."""
+        ...
+
+    def get(self, kept: Kept) -> bytes:
+        """What was put.  Raises StoreDamaged when it is not there, or not what was put."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Be without it.  Done twice is done once."""
+        ...
+
+    def listed(self) -> Iterator[Listed]:
+        """Every object under the prefix, in any order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +194,20 @@ class Store(Protocol):
         as_of: datetime | None = None,
     ) -> StoredSnapshot | None:
         """The one with the greatest `as_of` (at or before `as_of` when given), then `seq`."""
+        ...
+
+    def reduction(self, world_id: WorldId, seq: int, at: datetime) -> Reduced | None:
+        """What would be left of a snapshot, reduced at an instant; None when it is reduced already.
+
+        A commit of `RetentionApplied` that says so makes it so: from then on that is its fact.
+        """
+        ...
+
+    def collect(self, age: timedelta) -> int:
+        """Be without objects that no commit names, older than `age`; how many there were.
+
+        INVARIANT: a key is named by the commit right after its `put`, or never.
+        """
         ...
 
     def run(self, world_id: WorldId, strategy_id: StrategyId, run_id: RunId) -> StoredRun | None:

@@ -50,6 +50,12 @@ class UnknownWorld(Unknown):
     """No such world."""
 
 
+class SnapshotReduced(Unknown):
+    """Retention has removed a part of this snapshot; that it was stored is still on record."""
+
+    status = 410
+
+
 class UnknownToken(Unknown):
     """No such token."""
 

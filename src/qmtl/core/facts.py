@@ -173,6 +173,14 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What retention took of a snapshot (`retention.PARTS`), and when."""
+
+    parts: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotStored:
     """A risk snapshot, immutable.  `content` is the digest of all that was posted."""
 
@@ -189,6 +197,7 @@ class SnapshotStored:
     stats: Mapping[StrategyId, Mapping[str, float]] | None = None
     replay: Mapping[StrategyId, float] | None = None  # The engine's, of this one bar.
     extra: Mapping[str, object] = field(default_factory=dict)  # Refs, constraints, provenance.
+    removed: Removed | None = None  # None: it is as it was posted.
     kind: Literal["snapshot_stored"] = "snapshot_stored"
 
 
@@ -213,6 +222,27 @@ class EvaluationsRecorded:
     cohort: tuple[StrategyId, ...] = ()  # All that a selection was made from,
     selected: tuple[StrategyId, ...] = ()  # and those that it chose, best first.
     kind: Literal["evaluations_recorded"] = "evaluations_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A snapshot that is no longer whole: the digest of what was recorded, and of what is left."""
+
+    seq: int
+    body: Digest
+    left: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionApplied:
+    """Of old snapshots only that is left which the world is folded from.
+
+    The chain goes on naming what was recorded; what is left is vouched for by this fact.
+    """
+
+    stored_before: datetime
+    reduced: tuple[Reduced, ...]
+    kind: Literal["retention_applied"] = "retention_applied"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,7 +387,7 @@ class Resumed:
     kind: Literal["resumed"] = "resumed"
 
 
-EvidenceFact = SnapshotStored | SeriesRestated | EvaluationsRecorded
+EvidenceFact = SnapshotStored | SeriesRestated | EvaluationsRecorded | RetentionApplied
 GovernanceFact = (
     WorldCreated
     | TokenCreated

@@ -82,6 +82,8 @@ def _evidence(view: WorldView, entry: f.Entry) -> WorldView:
             return _series_restated(view, entry, fact)
         case f.EvaluationsRecorded():
             return _evaluations_recorded(view, entry, fact)
+        case f.RetentionApplied():
+            return view  # Of what it removed, no view was ever made.
         case _:
             raise AssertionError(f"{fact.kind} is not of the evidence stream")
 

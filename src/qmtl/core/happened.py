@@ -48,7 +48,9 @@ def happened(view: WorldView, entry: f.Entry) -> str:
     """The sentence of an entry; `view` is the world just before it."""
     fact = entry.fact
     match fact:
-        case f.SnapshotStored() | f.SeriesRestated() | f.EvaluationsRecorded():
+        case (
+            f.SnapshotStored() | f.SeriesRestated() | f.EvaluationsRecorded() | f.RetentionApplied()
+        ):
             said = _of_evidence(fact)
         case (
             f.CandidateProposed()
@@ -87,6 +89,12 @@ def _of_evidence(fact: f.EvidenceFact) -> str:
             return (
                 f"stored the {fact.stage} snapshot {fact.version} with {brings}; it covers "
                 f"{listed(fact.covered) or 'nobody'} and is good for {in_words(fact.ttl_sec)}"
+                f"{taken(fact)}"
+            )
+        case f.RetentionApplied(reduced=reduced):
+            return (
+                f"took from {counted(len(reduced), 'snapshot')} stored before "
+                f"{day(fact.stored_before)} what no decision rests on"
             )
         case f.SeriesRestated(points=points):
             count = counted(sum(points.counts), "return")
@@ -102,6 +110,13 @@ def _of_evidence(fact: f.EvidenceFact) -> str:
             return f"{judged}; of a cohort of {len(fact.cohort)} it selects {chosen}"
         case _:
             assert_never(fact)
+
+
+def taken(fact: f.SnapshotStored) -> str:
+    """What is no longer in a snapshot, as the end of a sentence."""
+    if fact.removed is None:
+        return ""
+    return f"; removed by retention on {day(fact.removed.at)}: {listed(fact.removed.parts)}"
 
 
 VERDICTS = {

@@ -101,6 +101,8 @@ _API: Final[Mapping[str, Roles]] = {
     f"GET {_H}/lookup": ANYONE,
     f"POST {_H}/restatements": OPERATING,
     f"POST {_H}/snapshots/restatements": OPERATING,
+    f"GET {_H}/retention": ANYONE,
+    f"POST {_H}/retention": ADMIN,
     "POST /strategies": SUBMITTING,
     f"POST {_W}/returns": FEEDING,
     "GET /events/subscribe": ANYONE,

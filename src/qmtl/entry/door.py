@@ -7,10 +7,11 @@ with the record of its answer: however often and however concurrently it comes, 
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from hashlib import sha256
+from itertools import chain
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -19,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 
 from qmtl.adapters.wire.fields import ID_PATTERN, Body, sentences
 from qmtl.app.ports import Store
@@ -117,6 +119,17 @@ class Call:
         if names(self.headers.get("if-none-match", ""), tag):
             return Response(None, 304, headers)
         return Response(body, status, headers, JSON)
+
+    def streamed(self, pieces: Iterator[bytes], etag: str) -> Response:
+        """JSON that is made while it goes out; `etag` names it, since nobody has all of it.
+
+        What its first piece raises is refused as ever; later the answer is cut off.
+        """
+        tag = f'W/"{etag}"'
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if names(self.headers.get("if-none-match", ""), tag):
+            return Response(None, 304, headers)
+        return StreamingResponse(chain([next(pieces)], pieces), 200, headers, JSON)
 
     def recall(self) -> Response | None:
         """What the same request was answered before.  Raises Conflict when it was another."""

@@ -1,20 +1,23 @@
 """The risk signal hub's routes: snapshots in, snapshots out."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Response
 
-from qmtl.adapters.wire import answers, bodies_hub, instants
+from qmtl.adapters.policies.words import Span
+from qmtl.adapters.wire import answers, bodies_hub, expanded, instants
 from qmtl.adapters.wire import shapes as j
 from qmtl.adapters.wire.fields import ACTOR_PATTERN, ALIASES, VERSION_PATTERN, stage_of
-from qmtl.app import hub
+from qmtl.app import hub, retention
 from qmtl.app.ports import StoredSnapshot
 from qmtl.app.step import world
-from qmtl.core.errors import Forbidden, Invalid, UnknownSnapshot
+from qmtl.core.errors import Forbidden, Invalid, SnapshotReduced, UnknownSnapshot
 from qmtl.core.names import ActorId, Stage, StrategyId, WorldId
+from qmtl.core.words import day, listed
 
 from .contract import Routes
-from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, offset_of
+from .door import PAGE_DEFAULT, Call, CallIn, Cursor, Limit, WorldIn, named, offset_of
 
 ROUTES = Routes("risk hub")
 H = "/risk-hub/worlds/{world_id}"
@@ -39,6 +42,7 @@ StageAsked = Annotated[str | None, Query(pattern=f"^({STAGE_WORDS})$")]
 ActorAsked = Annotated[ActorId | None, Query(pattern=ACTOR_PATTERN)]
 VersionAsked = Annotated[str | None, Query(pattern=VERSION_PATTERN)]
 AsOf = Annotated[str | None, Query(max_length=64, json_schema_extra={"format": "date-time"})]
+Age = Annotated[Span, Query(description="A length of time, such as 400d.")]
 Expand = Annotated[bool, Query(description="With covered returns, as held up to as_of.")]
 
 
@@ -74,7 +78,7 @@ def _headers(call: Call) -> Stage:
 
 
 @ROUTES.reads(H + "/snapshots", j.SnapshotsJson)
-def listed(
+def snapshots(
     call: CallIn,
     world_id: WorldIn,
     stage: StageAsked = None,
@@ -133,9 +137,35 @@ def lookup(
 
 
 def full(call: Call, world_id: WorldId, found: StoredSnapshot, expand: bool) -> Response:
-    stage, store = found.fact.stage, call.store
-    held = (lambda sid: store.series(world_id, sid, stage)) if expand else None
-    return call.answer(answers.full_snapshot(world_id, found, held))
+    removed = found.fact.removed
+    if removed is not None:  # Never told as if it had been posted without.
+        said = f"{listed(removed.parts)}, on {day(removed.at)}"
+        raise SnapshotReduced(f"{found.fact.version}: {said}.")
+    content = answers.full_snapshot(world_id, found)
+    if not expand:
+        return call.answer(content)
+    # Only what is of the evidence stream changes what is held up to an instant.
+    etag = named([world_id, found.seq, world(call.store, world_id).evidence_generation])
+    held = partial(call.store.series, world_id, stage=found.fact.stage)
+    return call.streamed(expanded.pieces(content, found.fact, held), etag)
+
+
+@ROUTES.reads(H + "/retention", j.SurveyJson)
+def survey(call: CallIn, world_id: WorldIn, older_than: Age) -> Response:
+    """What retention would remove of snapshots that are older, and what is held, and why."""
+    found = retention.survey(call.store, world_id, call.by_token.now, older_than)
+    return call.answer(answers.survey(world_id, found))
+
+
+@ROUTES.writes(
+    "POST", H + "/retention", {200: j.RetainedJson}, takes=bodies_hub.Retention, keyed=False
+)
+def retain(call: CallIn, world_id: WorldIn) -> Response:
+    """Remove it, and the objects that nothing names.  Returns stay, and whatever is held."""
+    asked, by = call.read(bodies_hub.Retention), call.by(world_id)
+    orphans_age = asked.orphans_older_than or retention.ORPHANS_AGE
+    found, orphans = retention.apply(call.store, world_id, by, asked.older_than, orphans_age)
+    return call.answer({**answers.survey(world_id, found), "orphans": orphans})
 
 
 @ROUTES.writes(

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from qmtl.adapters import policies, signing
+from qmtl.adapters import objects, policies, signing
 from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.credentials import ADMIN_TOKEN
 from qmtl.adapters.directories import made, synced
@@ -31,6 +31,7 @@ from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
 from .logs import Log
+from .offload import Offload
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
@@ -61,13 +62,15 @@ class Settings:
     `at`: under a replay clock, no earlier than this.  `dual_control` None: on, except on loopback.
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
-    in the data folder.  The folder holds the keys either way.  `bus`: the URL of a NATS server.
-    `log`: see `logs.written`.  `oidc_secret`: the dashboard's, at the auth file's issuer.
+    in the data folder.  The folder holds the keys either way.  `objects`: the URL of a bucket, for
+    what is large.  `bus`: the URL of a NATS server.  `log`: see `logs.written`.  `oidc_secret`: the
+    dashboard's, at the auth file's issuer.
     """
 
     part: Part = Part.ALL
     data: Path = Path("qmtl-data")
     database: str | None = None
+    objects: str | None = None
     bus: str | None = None
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT  # 0: any that is free.
@@ -127,24 +130,39 @@ def opened(settings: Settings) -> Opened:
             store.listen(services.bell.ring)
         failed.pop_all()
     says += (f"journal key {services.journal_key.key_id}",)
+    close = _closing(store, settings)
     if settings.bus is None:
-        return Opened(app_over(services), says, services.bell.close, store.close, warns)
+        return Opened(app_over(services), says, services.bell.close, close, warns)
     from .relay import Relay  # Its client is not needed without a bus, and may not be installed.
 
     relay = Relay(services, settings.bus)
 
-    def close() -> None:
+    def all_closed() -> None:
         relay.close()
+        close()
+
+    return Opened(app_over(services, relay), says, services.bell.close, all_closed, warns)
+
+
+def _closing(store: MemoryStore | SqlStore, settings: Settings) -> Callable[[], None]:
+    """What ends a store, and what moves things out of it."""
+    if settings.objects is None or not isinstance(store, SqlStore):
+        return store.close
+    offload = Offload(store)
+
+    def close() -> None:
+        offload.close()
         store.close()
 
-    return Opened(app_over(services, relay), says, services.bell.close, close, warns)
+    return close
 
 
 def _store(settings: Settings) -> MemoryStore | SqlStore:
     if settings.memory:
         return MemoryStore()
     data = made(settings.data)
-    return SqlStore(data if settings.database is None else settings.database)
+    held = None if settings.objects is None else objects.at(settings.objects)
+    return SqlStore(settings.database or data, objects=held)
 
 
 def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]:

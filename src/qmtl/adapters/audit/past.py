@@ -148,6 +148,8 @@ def read(world: World, entry: Entry) -> None:
             return
         case _ if "candidate_id" in fact:
             _read_of_candidate(world, entry)
+        case "retention_applied":
+            return  # Weights, returns and the worst stress are left of every snapshot.
         case "snapshot_stored" | "series_restated" | "evaluations_recorded":
             _read_evidence(world, entry)
         case _:

@@ -12,12 +12,12 @@ from sqlalchemy import Connection
 
 from qmtl.adapters import memory
 from qmtl.adapters.memory import World, joined
-from qmtl.core.facts import SnapshotStored
+from qmtl.core.facts import RetentionApplied, SnapshotStored
 from qmtl.core.fold import fold
 from qmtl.core.names import SYSTEM, RunId, StrategyId, WorldId
 from qmtl.core.view import WorldView, same_view
 
-from . import answers, checkpoint, journal, project, reads
+from . import answers, checkpoint, journal, project, reads, reduction
 from .errors import StoreDamaged
 from .rows import PROJECTIONS, Cell, Projection, Row, rows_of, world_row
 
@@ -44,6 +44,7 @@ def _differences(connection: Connection, world_id: WorldId) -> Iterator[str]:
     yield from _series(connection, world)
     yield from _runs(connection, world)
     yield from _snapshots(connection, world)
+    yield from _reduced(connection, world)
     yield from _checkpoint(connection, world)
     if world_id == SYSTEM:  # They are no world's, and in no journal.
         yield from answers.damaged(connection)
@@ -90,7 +91,10 @@ def _compare(
 
 
 def _series(connection: Connection, world: World) -> Iterator[str]:
-    query = "SELECT DISTINCT strategy_id, stage FROM series WHERE world_id = :world_id"
+    query = (
+        "SELECT strategy_id, stage FROM series WHERE world_id = :world_id "
+        "UNION SELECT strategy_id, stage FROM parts WHERE world_id = :world_id"
+    )
     key = {"world_id": world.view.world_id}
     held = {(row[0], row[1]) for row in connection.exec_driver_sql(query, key)}
     for sid, word in sorted(held - {(sid, stage.value) for sid, stage in world.series}):
@@ -135,6 +139,20 @@ def _snapshots(connection: Connection, world: World) -> Iterator[str]:
     }
     for seq in sorted(held.keys() | wanted.keys()):
         yield from _compare("snapshots", seq, wanted.get(seq), held.get(seq))
+
+
+def _reduced(connection: Connection, world: World) -> Iterator[str]:
+    """The entries that are not whole must be those of which the journal says so."""
+    facts = (entry.fact for entry in world.journal)
+    said = {
+        each.seq: each.left
+        for fact in facts
+        if isinstance(fact, RetentionApplied)
+        for each in fact.reduced
+    }
+    held = reduction.told(connection, world.view.world_id)
+    for seq in sorted(seq for seq in said.keys() | held.keys() if said.get(seq) != held.get(seq)):
+        yield f"reduced: entry {seq} is not what the journal says is left of it"
 
 
 def _checkpoint(connection: Connection, world: World) -> Iterator[str]:

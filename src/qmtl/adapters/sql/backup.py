@@ -17,7 +17,7 @@ from typing import Final
 
 from qmtl.adapters.directories import synced
 from qmtl.app import restored
-from qmtl.app.ports import Head
+from qmtl.app.ports import Head, Objects
 from qmtl.core.errors import Refusal
 from qmtl.core.names import WorldId
 from qmtl.core.times import instant
@@ -54,8 +54,16 @@ class Copy:
     last: datetime | None
 
 
-def take(directory: Path, out: Path, now: datetime, on_pages: Progress) -> Copy:
+def take(
+    directory: Path,
+    out: Path,
+    now: datetime,
+    on_pages: Progress,
+    objects: Objects | None = None,
+) -> Copy:
     """Copy a folder's database into the file `out`, as of one instant, and check the copy.
+
+    What is in `objects` is read, and not copied.
 
     A server may run on the folder meanwhile; else none can start.  `out` is there once all of it
     is, durable and its owner's alone; one that was there is replaced.
@@ -68,7 +76,7 @@ def take(directory: Path, out: Path, now: datetime, on_pages: Progress) -> Copy:
         path = Path(beside) / folder.DATABASE
         with told():
             _copied(directory, path, on_pages)
-        _must_be_sound(checkup.look(path.parent, now, replay=False))
+        _must_be_sound(checkup.look(path.parent, now, replay=False, objects=objects))
         with told(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # One file, and none beside it.
             copy = _described(connection)
@@ -80,7 +88,12 @@ def take(directory: Path, out: Path, now: datetime, on_pages: Progress) -> Copy:
 
 
 def put_back(
-    file: Path, directory: Path, now: datetime, *, keep_tokens: bool = False
+    file: Path,
+    directory: Path,
+    now: datetime,
+    *,
+    keep_tokens: bool = False,
+    objects: Objects | None = None,
 ) -> tuple[Copy, restored.Stopped]:
     """Make the database of a folder that has none of what `take` made: stopped, and read whole.
 
@@ -96,9 +109,10 @@ def put_back(
         with TemporaryDirectory(prefix=".restoring-", dir=directory) as beside:
             with told():
                 copy = _unmarked(file, version, Path(beside) / folder.DATABASE)
-            SqlStore(Path(beside)).close()  # Brings its tables up to date.
-            _must_be_sound(checkup.look(Path(beside), now))  # First: a kill writes over tables.
-            with closing(SqlStore(Path(beside))) as store:
+            SqlStore(Path(beside), objects=objects).close()  # Brings its tables up to date.
+            # First: a kill writes over tables.
+            _must_be_sound(checkup.look(Path(beside), now, objects=objects))
+            with closing(SqlStore(Path(beside), objects=objects)) as store:
                 stopped = restored.stop(store, instant_of(store, now), keep_tokens=keep_tokens)
             log = Path(beside) / checkup.LOG
             assert not log.exists(), "the last to close a database takes its log with it"

@@ -36,6 +36,17 @@ READ = (
     "JOIN journal j ON j.world_id = c.world_id AND j.seq = c.seq AND j.hash = c.hash "
     "WHERE c.world_id = :world_id AND c.layout = :layout"
 )
+BEHIND = (
+    "SELECT w.world_id FROM worlds w LEFT JOIN checkpoints c "
+    "ON c.world_id = w.world_id AND c.seq = w.seq AND c.layout = :layout "
+    "WHERE c.world_id IS NULL ORDER BY w.world_id"
+)
+
+
+def behind(connection: Connection) -> list[WorldId]:
+    """The worlds whose newest entry no checkpoint of this program stands for."""
+    found = connection.exec_driver_sql(BEHIND, {"layout": layout()}).scalars()
+    return [WorldId(each) for each in found]
 
 
 def write(connection: Connection, hot: Hot) -> None:

@@ -16,11 +16,13 @@ from tempfile import TemporaryDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from qmtl.app.ports import Objects
 from qmtl.core import invariants
 from qmtl.core.names import WorldId
 
 from . import audit, folder, journal, reads
-from .errors import BodyDropped, UnknownSchema
+from .errors import BodyDropped, StoreAway, UnknownSchema
+from .outside import told
 from .schema import HEAD
 from .store import cold
 
@@ -50,17 +52,19 @@ def look(
     *,
     replay: bool = True,
     on_world: Callable[[WorldId], None] = lambda world_id: None,
+    objects: Objects | None = None,
 ) -> Checkup:
     """The whole of it: minutes, for a large world.  Without `replay` only what is quick.
 
     now       the machine's instant; a world whose clock is ahead of it is judged by its own
     on_world  called before each world is read
+    objects   where a part of it may be; what is there is read, too
 
     Raises OSError.
     """
     with folder.at_rest(directory) as rests, opened(directory, rests) as engine:
         try:
-            with engine.connect() as connection:
+            with told(engine, objects).connect() as connection:
                 return _looked(connection, not rests, now, replay, on_world)
         except DBAPIError as error:  # Of a file that is no database, or a broken one.
             return Checkup(served=not rests, database=(str(error.orig),), worlds={})
@@ -125,6 +129,8 @@ def looked(
         except BodyDropped:
             found[world_id] = ()
             unreplayed.append(world_id)
+        except StoreAway as error:
+            found[world_id] = (str(error),)
         finally:
             connection.exec_driver_sql("COMMIT")
     return Checkup(served=False, database=(), worlds=found, unreplayed=tuple(unreplayed))

@@ -21,8 +21,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from qmtl.app.ports import Objects
 from qmtl.core.errors import Invalid
 
+from . import outside
 from .checkup import Checkup, looked
 from .database import Begun, Database
 from .errors import LOG, UnknownSchema, told
@@ -133,9 +135,9 @@ def upgraded(url: str) -> tuple[str | None, str]:
         return was, HEAD
 
 
-def look(url: str, now: datetime) -> Checkup:
-    """All of it read, and nothing changed.  Raises Invalid, StoreAway."""
-    with _connection(url) as connection:
+def look(url: str, now: datetime, objects: Objects | None = None) -> Checkup:
+    """All of it read, `objects` too, and nothing changed.  Raises Invalid, StoreAway."""
+    with _connection(url, objects) as connection:
         connection.exec_driver_sql("SET default_transaction_read_only = on")
         try:
             faults = tuple(_faults(connection))
@@ -156,8 +158,8 @@ def _faults(connection: Connection) -> Iterator[str]:
 
 
 @contextmanager
-def _connection(url: str) -> Iterator[Connection]:
-    engine = _engine(url_of(url), poolclass=NullPool)
+def _connection(url: str, objects: Objects | None = None) -> Iterator[Connection]:
+    engine = outside.told(_engine(url_of(url), poolclass=NullPool), objects)
     with told(), ExitStack() as opened:
         opened.callback(engine.dispose)
         yield opened.enter_context(engine.connect())

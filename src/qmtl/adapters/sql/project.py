@@ -7,7 +7,7 @@ snapshots) comes from the facts.  Either way the work is in proportion to what t
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from sqlalchemy import Connection, Table
@@ -56,9 +56,10 @@ UPDATE series SET points = points + :points, last_t = :last_t,
 WHERE world_id = :world_id AND strategy_id = :strategy_id AND stage = :stage
   AND chunk = :chunk AND points = :held
 """
-NO_SERIES = (
-    "DELETE FROM series WHERE world_id = :world_id AND strategy_id = :strategy_id "
+NO_SERIES, NO_PARTS = (
+    f"DELETE FROM {table} WHERE world_id = :world_id AND strategy_id = :strategy_id "
     "AND stage = :stage"
+    for table in ("series", "parts")
 )
 
 
@@ -122,6 +123,7 @@ def _append(connection: Connection, world_id: WorldId, arriving: list[Arrival]) 
             start = stop
     if gone:
         connection.exec_driver_sql(NO_SERIES, gone)
+        connection.exec_driver_sql(NO_PARTS, gone)
     if longer:
         changed = connection.exec_driver_sql(LONGER, longer).rowcount
         assert changed == len(longer), "a series' last chunk is as long as the view says"
@@ -153,6 +155,14 @@ def checksum(t: bytes, r: bytes, accepted: bytes) -> int:
     """
     words: tuple[int, ...] = struct.unpack(f"<{2 * len(accepted)}Q", t + r)
     return (sum(words) + sum(accepted)) % CHECKSUM_PRIME
+
+
+def is_whole(blobs: Sequence[object], told: int) -> bool:
+    """Whether a chunk's blobs are those that its checksum was made of."""
+    if not all(isinstance(blob, bytes) for blob in blobs):
+        return False  # A damaged row may say that it holds text.
+    t, r, accepted = (blob for blob in blobs if isinstance(blob, bytes))
+    return len(t) == len(r) == 8 * len(accepted) and checksum(t, r, accepted) == told
 
 
 def snapshot_row(world_id: WorldId, entry: f.Entry, fact: f.SnapshotStored) -> dict[str, r.Cell]:
@@ -244,6 +254,8 @@ def _named(
             return set(before.current)  # It may void any open candidate.
         case f.SnapshotStored(points=points, covered=covered):
             return {*points.strategies, *covered}
+        case f.RetentionApplied():
+            pass  # What is no longer whole is in no view.
         case f.EvaluationsRecorded(runs=recorded, cohort=cohort):
             return {*cohort, *(run.strategy_id for run in recorded)}
         case f.CandidateProposed(candidate_id=cid) | f.PromotionApplied(candidate_id=cid):

@@ -1,6 +1,6 @@
 """What the tables answer: series, snapshots, runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -9,24 +9,28 @@ import numpy as np
 from sqlalchemy import Connection, Row
 
 from qmtl.adapters.codec import fact_from_bytes, run_from_bytes
-from qmtl.app.ports import StoredRun, StoredSnapshot
+from qmtl.app.ports import Kept, StoredRun, StoredSnapshot
 from qmtl.core.facts import SnapshotStored
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import EMPTY, Series
 from qmtl.core.times import instant
 
+from . import outside
 from .errors import BodyDropped, StoreDamaged
-from .project import checksum
+from .project import is_whole
 from .rows import Cell
 
-CHUNKS = (
-    "SELECT chunk, checksum, t, r, accepted FROM series WHERE world_id = :world_id "
-    "AND strategy_id = :strategy_id AND stage = :stage ORDER BY chunk"
+OF_SERIES = "world_id = :world_id AND strategy_id = :strategy_id AND stage = :stage"
+CHUNKS = (  # As of one instant: chunks may just be leaving the database.
+    "SELECT chunk, 1, checksum, t, r, accepted, NULL, NULL, NULL "
+    f"FROM series WHERE {OF_SERIES} UNION ALL "
+    'SELECT chunk, chunks, 0, NULL, NULL, NULL, o."key", o.digest, o.size '
+    f"FROM parts JOIN objects o ON o.digest = parts.digest WHERE {OF_SERIES} ORDER BY 1"
 )
 SNAPSHOTS = (
-    "SELECT s.seq, s.created_at, s.actor, j.body_digest, b.body FROM snapshots s "
+    f"SELECT s.seq, s.created_at, s.actor, {outside.WHERE} FROM snapshots s "
     "JOIN journal j ON j.world_id = s.world_id AND j.seq = s.seq "
-    "LEFT JOIN bodies b ON b.digest = j.body_digest WHERE s.world_id = :world_id"
+    f"{outside.BODIES} WHERE s.world_id = :world_id"
 )
 REVISIONS = (
     "SELECT v.run, v.seq, v.at, v.actor FROM run_revisions v "
@@ -44,26 +48,25 @@ NEWEST = (
 def series(
     connection: Connection, world_id: WorldId, strategy_id: StrategyId, stage: Stage
 ) -> Series:
-    """All that is held of one strategy and stage.  Raises StoreDamaged."""
+    """All that is held of one strategy and stage.  Raises StoreAway, StoreDamaged."""
     key = {"world_id": world_id, "strategy_id": strategy_id, "stage": stage.value}
-    chunks = connection.exec_driver_sql(CHUNKS, key).all()
-    if not chunks:
-        return EMPTY
-    for number, (chunk, told, *blobs) in enumerate(chunks):
-        if chunk != number or not _is_whole(blobs, told):
+    rows = connection.exec_driver_sql(CHUNKS, key).all()
+    away = [Kept(*row[-3:]) for row in rows if row[-3] is not None]
+    there = iter(outside.fetched(connection, away))
+    columns, follows = [], 0
+    for chunk, chunks, told, *blobs, name, _, _ in rows:
+        whole = name is not None or is_whole(blobs, told)
+        t, r, accepted = blobs if name is None else outside.columns(next(there))
+        if chunk != follows or not whole:
             raise StoreDamaged(f"The {stage} returns of {strategy_id} are not what was written.")
-    t, r, accepted = (b"".join(blobs) for blobs in list(zip(*chunks, strict=True))[2:])
+        columns.append((t, r, accepted))
+        follows += chunks
+    if not columns:
+        return EMPTY
+    t, r, accepted = (b"".join(blobs) for blobs in zip(*columns, strict=True))
     return Series(
         np.frombuffer(t, "<i8"), np.frombuffer(r, "<f8"), np.frombuffer(accepted, np.bool_)
     )
-
-
-def _is_whole(blobs: Sequence[object], told: int) -> bool:
-    """Whether blobs are those that their checksum was made of."""
-    if not all(isinstance(blob, bytes) for blob in blobs):
-        return False  # A damaged row may say that it holds text.
-    t, r, accepted = (blob for blob in blobs if isinstance(blob, bytes))
-    return len(t) == len(r) == 8 * len(accepted) and checksum(t, r, accepted) == told
 
 
 def snapshots(
@@ -83,12 +86,13 @@ def snapshots(
     rules = [special.get(name, f"s.{name} = :{name}") for name in asked]
     query = " AND ".join([SNAPSHOTS, *rules]) + f" ORDER BY {newest_by} LIMIT :limit"
     parameters: Mapping[str, Cell] = {"world_id": world_id, "limit": limit, **asked}
-    found: Iterable[Any] = connection.exec_driver_sql(query, dict(parameters))
-    return [_snapshot(row) for row in found]
+    found: Sequence[Any] = connection.exec_driver_sql(query, dict(parameters)).all()
+    bodies = outside.bodies_of(connection, found)
+    return [_snapshot(row, body) for row, body in zip(found, bodies, strict=True)]
 
 
-def _snapshot(row: Row[int, int, str, str, Any]) -> StoredSnapshot:
-    seq, created_at, actor, digest, body = row
+def _snapshot(row: Row[*tuple[Any, ...]], body: bytes | None) -> StoredSnapshot:
+    seq, created_at, actor, *_, digest, _ = row
     if body is None:
         raise BodyDropped(f"Entry {seq}.")
     if not isinstance(body, bytes) or sha256(body).hexdigest() != digest:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -21,19 +21,29 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from qmtl.adapters.chain import GENESIS
+from qmtl.adapters.clock import SystemClock
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
-from qmtl.app.ports import ChainedEntry, Commit, Head, StoredRun, StoredSnapshot
-from qmtl.core.facts import Entry
+from qmtl.app.ports import (
+    ChainedEntry,
+    Commit,
+    Head,
+    Kept,
+    Objects,
+    StoredRun,
+    StoredSnapshot,
+)
+from qmtl.core.facts import Entry, Reduced, RetentionApplied
 from qmtl.core.fold import advance, entries, fold
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
-from . import answers, audit, checkpoint, folder, journal, loops, project, reads
+from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads, reduction
 from .database import Begun, Database
 from .errors import BodyDropped, StoreAway, StoreDamaged, told
+from .outside import Moved
 from .transaction import Hot, Transaction
 from .writer import Alone, Writer
 
@@ -56,15 +66,22 @@ T = TypeVar("T")
 class SqlStore:
     """A data folder, owned by this process until `close`; or what a database's URL names."""
 
-    def __init__(self, where: Path | str, connect: folder.Connect = folder.sqlite) -> None:
-        """`where`: a folder, or the URL of a PostgreSQL database.
+    def __init__(
+        self,
+        where: Path | str,
+        connect: folder.Connect = folder.sqlite,
+        objects: Objects | None = None,
+    ) -> None:
+        """`where`: a folder, or the URL of a PostgreSQL database.  `objects`: see `offload`.
 
         Raises FolderInUse, UnknownSchema, StoreAway, Invalid.
         """
+        self._objects = objects
         with told(), ExitStack() as opened:
-            self._database = _database(where, connect)
+            self._database = outside.beside(_database(where, connect), objects)
             opened.callback(self._database.close)
             connection = opened.enter_context(self._database.writer.connect())
+            outside.must_be_known(connection)
             # Readers go before the writer: SQLite's is the last to close, and empties the log.
             opened.callback(self._database.reader.dispose)
             self._hot: dict[WorldId, Hot] = {}
@@ -124,6 +141,8 @@ class SqlStore:
         project.state(connection, hot.view, [entry.fact for entry in written], views[-1])
         for before, entry in zip(views[:-1], written, strict=True):
             project.content(connection, before, entry)
+            if isinstance(entry.fact, RetentionApplied):
+                reduction.write(connection, world_id, entry, self._database.shared)
         self._transaction.changed[world_id] = Hot(views[-1], head_hash, hot.checkpoint_seq)
         return written
 
@@ -174,6 +193,65 @@ class SqlStore:
         for hot in self._hot.values():
             if hot.view.seq > hot.checkpoint_seq:
                 checkpoint.write(self._transaction.writing(), hot)
+
+    # ---- What leaves the database ------------------------------------------------------------
+
+    def offload(self, enough: Callable[[], bool] = lambda: False) -> Moved:
+        """Move what is large to the object store: bodies of the journal, full parts of series.
+
+        Whoever reads or writes goes on meanwhile.  `enough`: whether to leave the rest for later.
+        Raises StoreAway, StoreDamaged.
+        """
+        moved = Moved()
+        while self._objects is not None and not enough():
+            more = self._moved(self._objects)
+            if more == Moved():
+                break
+            moved += more
+        return moved
+
+    def collect(self, age: timedelta) -> int:
+        if self._objects is None:
+            return 0
+        until = SystemClock().now() - age  # The object store's clock is no replay clock.
+        orphans = [each.key for each in self._objects.listed() if each.at < until]
+        with self._reading() as connection:  # After they were listed.
+            orphans = outside.unnamed(connection, orphans)
+        for key in orphans:
+            self._objects.delete(key)
+        return len(orphans)
+
+    def _moved(self, objects: Objects) -> Moved:
+        """Some of what is due."""
+        with self._reading() as connection:
+            bodies, parts = outside.due_bodies(connection), outside.due_parts(connection)
+        if bodies:
+            self._cover()
+        kept = outside.put_bodies(self._reading, objects, bodies)
+        if kept:
+            self.write(lambda: outside.take_bodies(self._transaction.writing(), kept))
+        held = outside.put_parts(self._reading, objects, parts)
+        taken = [each for part, each in held if self.write(partial(self._take, part, each))]
+        size = sum(each.size for each in (*kept, *taken))
+        return Moved(len(kept), len(taken), size)
+
+    def _take(self, part: outside.Part, kept: Kept) -> bool:
+        self.hold(part.world_id)
+        return outside.take_part(self._transaction.writing(), part, kept)
+
+    def _cover(self) -> None:
+        """INVARIANT: a world is opened, and stopped, without the object store: no body leaves
+        before a checkpoint stands for it."""
+        with self._reading() as connection:
+            behind = checkpoint.behind(connection)
+        for world_id in behind:
+            self.write(partial(self._checkpoint, world_id))
+
+    def _checkpoint(self, world_id: WorldId) -> None:
+        self.hold(world_id)
+        hot = self._head(world_id)
+        checkpoint.write(self._transaction.writing(), hot)
+        self._transaction.changed[world_id] = replace(hot, checkpoint_seq=hot.view.seq)
 
     # ---- The head of each world --------------------------------------------------------------
 
@@ -305,6 +383,10 @@ class SqlStore:
         if not found and 0 < seq <= self._head(world_id).view.seq:
             raise StoreDamaged(f"Entry {seq} of the journal of {world_id} is missing.")
         return snapshot_of(found[0]) if found else None
+
+    def reduction(self, world_id: WorldId, seq: int, at: datetime) -> Reduced | None:
+        with self._reading() as connection:
+            return reduction.reduction(connection, world_id, seq, at)
 
     def snapshots(
         self,

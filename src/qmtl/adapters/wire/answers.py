@@ -1,19 +1,20 @@
 """Core -> JSON: every answer of HTTP.md, in the shapes of `shapes.py`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import orjson
 
 from qmtl.adapters.codec import fact_to_json
-from qmtl.adapters.wire.instants import column_text, rfc3339
+from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app.evaluations import Evaluated
 from qmtl.app.ports import ChainedEntry, StoredRun, StoredSnapshot
+from qmtl.app.retention import Survey
 from qmtl.core.confirmations import CONFIRM_WITHIN
 from qmtl.core.evaluation_run import EvaluationRun, Metric
 from qmtl.core.facts import Entry, SeriesRestated, stream_of
-from qmtl.core.names import StrategyId, WorldId
-from qmtl.core.series import Series
+from qmtl.core.names import WorldId
+from qmtl.core.retention import Old
 from qmtl.core.times import instant, micros
 from qmtl.core.view import (
     Confirmation,
@@ -209,18 +210,12 @@ def snapshot(world_id: WorldId, stored: StoredSnapshot) -> j.SnapshotJson:
     }
 
 
-def full_snapshot(
-    world_id: WorldId, stored: StoredSnapshot, series: Callable[[StrategyId], Series] | None
-) -> j.FullSnapshotJson:
-    """With `series`, also the returns that the hub holds up to the snapshot's `as_of`."""
+def full_snapshot(world_id: WorldId, stored: StoredSnapshot) -> j.FullSnapshotJson:
+    """All that was posted but the returns; those that are held: `expanded.py`."""
     fact = stored.fact
     extra = dict(fact.extra)
     refs = {n: extra.pop(f"{n}_ref", None) for n in ("covariance", "realized_returns", "stress")}
     constraints, provenance = extra.pop("constraints", None), extra.pop("provenance", None)
-    until = micros(fact.as_of)
-    held: dict[str, object] | None = None
-    if series is not None:
-        held = {sid: _held(series(sid), until) for sid in fact.covered}
     return {
         **snapshot(world_id, stored),
         "covariance": _dict_or_none(fact.covariance),
@@ -233,13 +228,8 @@ def full_snapshot(
         "constraints": constraints if isinstance(constraints, dict) else None,
         "provenance": provenance if isinstance(provenance, dict) else None,
         "extra": extra,
-        "realized_returns": held,
+        "realized_returns": None,
     }
-
-
-def _held(series: Series, until: int) -> object:
-    inside = series.t <= until
-    return {"t": column_text(series.t[inside]), "r": series.r[inside].tolist()}
 
 
 def _dict_or_none(known: Mapping[str, float] | None) -> dict[str, float] | None:
@@ -248,6 +238,26 @@ def _dict_or_none(known: Mapping[str, float] | None) -> dict[str, float] | None:
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def survey(world_id: WorldId, found: Survey) -> j.SurveyJson:
+    return {
+        "world_id": world_id,
+        "stored_before": rfc3339(found.stored_before),
+        "removable": [_old(each) for each in found.removable],
+        "held": [_old(each) for each in found.held],
+    }
+
+
+def _old(found: Old) -> j.OldJson:
+    return {
+        "seq": found.seq,
+        "version": found.version,
+        "stage": found.stage,
+        "stored_at": rfc3339(found.stored_at),
+        "parts": list(found.parts),
+        "held": list(found.held),
+    }
 
 
 def restated(world_id: WorldId, fact: SeriesRestated) -> j.RestatedJson:

@@ -9,6 +9,7 @@ import numpy as np
 import rfc8785
 from pydantic import Field, WithJsonSchema, model_validator
 
+from qmtl.adapters.policies.words import Span
 from qmtl.adapters.wire import instants
 from qmtl.app.hub import content_digest
 from qmtl.app.strategies import Binding, Submission
@@ -215,6 +216,11 @@ class Restatement(Body):
             return series_of({"t": self.t, "r": self.r})
         except ValueError as error:
             raise Invalid(f"t, r: {error}") from None
+
+
+class Retention(Body):
+    older_than: Span
+    orphans_older_than: Span | None = None
 
 
 PartName = Annotated[str, Field(pattern=rf"^({'|'.join(PARTS)})$")]

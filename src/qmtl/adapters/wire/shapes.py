@@ -242,6 +242,26 @@ class SnapshotsJson(TypedDict):
     next_cursor: Cursor
 
 
+class OldJson(TypedDict):
+    seq: int
+    version: str
+    stage: str
+    stored_at: str
+    parts: list[str]
+    held: list[str]
+
+
+class SurveyJson(TypedDict):
+    world_id: str
+    stored_before: str
+    removable: list[OldJson]
+    held: list[OldJson]
+
+
+class RetainedJson(SurveyJson):
+    orphans: int
+
+
 class RestatedJson(TypedDict):
     world_id: str
     stage: str

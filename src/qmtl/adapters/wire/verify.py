@@ -124,11 +124,17 @@ def documents(text: str) -> Iterator[object]:
 
 @dataclass(slots=True)
 class Chain:
-    """As far as the entries of one world have been followed."""
+    """As far as the entries of one world have been followed.
+
+    `reduced`: snapshots of which retention left a part, until a later entry says so: the digest of
+    what was recorded, and of what is left.
+    """
 
     world_id: str
     seq: int = 0
     hash: str = GENESIS
+    reduced: dict[int, tuple[str, str]] = field(default_factory=dict)
+    confirmed: int = 0  # Of them.
 
     def follow(self, line: bytes) -> None:
         """One more entry.  Raises Wrong when it is not the one that was written next."""
@@ -141,7 +147,8 @@ class Chain:
             what = f"entry {wanted} was edited: its header and its predecessor do not give its hash"
             raise Wrong(Fault.EDITED, wanted, what)
         world_id, seq, digest = _named(header, wanted)
-        if sha256(fact).hexdigest() != digest:
+        left = sha256(fact).hexdigest()
+        if left != digest and not _is_reduced(fact):
             raise Wrong(Fault.EDITED, wanted, f"entry {wanted} was edited: its fact is another")
         if world_id != self.world_id:
             what = f"entry {wanted} is of world {world_id}, not of {self.world_id}"
@@ -152,6 +159,26 @@ class Chain:
             what = f"entry {seq} does not follow entry {seq - 1}: one of the two was replaced"
             raise Wrong(Fault.BROKEN, seq, what)
         self.seq, self.hash = seq, hashed.decode()
+        if left != digest:
+            self.reduced[seq] = digest, left
+        self._confirm(fact)
+
+    def _confirm(self, fact: bytes) -> None:
+        """What an entry says retention left of those before it."""
+        for seq, *digests in _left_by(fact):
+            if isinstance(seq, int) and self.reduced.get(seq) == tuple(digests):
+                del self.reduced[seq]
+                self.confirmed += 1
+
+    def end(self) -> None:
+        """Raises Wrong when nothing says why a fact is another."""
+        if self.reduced:
+            seq = min(self.reduced)
+            what = (
+                f"entry {seq} was edited: a part of its fact is missing, and no entry after it "
+                "says that retention removed it"
+            )
+            raise Wrong(Fault.EDITED, seq, what)
 
     def _out_of_order(self, seq: int, hashed: str) -> Wrong:
         if seq > self.seq:
@@ -162,6 +189,30 @@ class Chain:
             what = f"there are two entries {seq}, and only one of them was written"
             return Wrong(Fault.INSERTED, seq, what)
         return Wrong(Fault.REORDERED, seq, f"entry {seq} comes again, after entry {self.seq}")
+
+
+def _told(fact: bytes, kind: str) -> dict[str, object]:
+    """A fact of a kind, read; of every other one, and of what cannot be read, nothing."""
+    if b'"kind":"%b"' % kind.encode() not in fact:  # Not all of it is read: some are large.
+        return {}
+    try:
+        told = json.loads(fact)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) and told.get("kind") == kind else {}
+
+
+def _is_reduced(fact: bytes) -> bool:
+    """Whether a snapshot says of itself that retention took a part of it."""
+    return isinstance(_told(fact, "snapshot_stored").get("removed"), dict)
+
+
+def _left_by(fact: bytes) -> Iterator[tuple[object, ...]]:
+    """Entry, digest recorded and digest left, of each that a retention names."""
+    named = _told(fact, "retention_applied").get("reduced")
+    for each in named if isinstance(named, list) else ():
+        if isinstance(each, dict):
+            yield tuple(each.get(key) for key in ("seq", "body", "left"))
 
 
 class Missing(Wrong):
@@ -197,6 +248,7 @@ class Verified:
     key_id: str | None = None
     key_known: bool = False  # It is one that was given, and not only the one in the export.
     heads: int = 0  # That were kept, and agree.
+    reduced: int = 0  # Snapshots of which retention left a part, and a later entry says so.
     problem: Problem | None = None
 
 
@@ -251,6 +303,8 @@ class _Reading:
                 self._close(head_of(json.loads(closing[1])), chain_, exported_at)
                 self._missing_after(chain_, kept)
                 self._end(lines)
+                chain_.end()
+                self.found.reduced = chain_.confirmed
                 return
             chain_.follow(line)
             self.found.entries, self.found.hash = chain_.seq, chain_.hash

@@ -52,9 +52,12 @@ def _permissions(folder: Path) -> Iterator[Check]:
 
 
 def _database(folder: Path, replay: bool, on_world: Callable[[str], None]) -> Iterator[Check]:
+    from qmtl.adapters import objects
     from qmtl.adapters.sql import checkup
 
-    found = checkup.look(folder, SystemClock().now(), replay=replay, on_world=on_world)
+    found = checkup.look(
+        folder, SystemClock().now(), replay=replay, on_world=on_world, objects=objects.here()
+    )
     served = "a server holds it" if found.served else "no server holds it"
     for fault in found.database:
         yield fail("database", f"{folder}: {fault}", RESTORE)

@@ -38,6 +38,7 @@ Url = Annotated[
 NOT_IN_IT: Final = (
     "journal.key: without it the restored server signs as another",
     "admin.token, the auth file, and the spool of a gateway or an author",
+    "what an object store has, if there is one (QMTL_OBJECTS_URL): let the bucket keep versions",
 )
 NONE: Final = "say which: --database postgresql://user@host/name, or QMTL_DATABASE_URL"
 
@@ -54,10 +55,12 @@ def check(database: Url = None, as_json: Json = False) -> None:
 
     Changes nothing. Exit code 1 when anything is wrong. A data folder is doctor's to look at.
     """
+    from qmtl.adapters import objects
     from qmtl.adapters.clock import SystemClock
     from qmtl.adapters.sql import postgres
 
-    _told(postgres.look(_given(database), SystemClock().now()), as_json, {})
+    found = postgres.look(_given(database), SystemClock().now(), objects.here())
+    _told(found, as_json, {})
 
 
 def _told(found: "Checkup", as_json: bool, more: dict[str, Any]) -> None:
@@ -117,12 +120,15 @@ def backup(
     in it are the folder's keys. No server starts on it: qmtl db restore puts it back. PostgreSQL
     has pg_dump for this: docs/operating.md.
     """
+    from qmtl.adapters import objects
     from qmtl.adapters.clock import SystemClock
     from qmtl.adapters.sql import backup as copies
 
     try:
         with _progress() as on_pages:
-            copy = copies.take(data or data_default(), out, SystemClock().now(), on_pages)
+            copy = copies.take(
+                data or data_default(), out, SystemClock().now(), on_pages, objects.here()
+            )
     except OSError as error:
         raise typer.BadParameter(f"--out {out}: {error.strerror}") from error
     if as_json:
@@ -157,12 +163,15 @@ def restore(
     world is resumed by two people (qmtl world resume). The first start on loopback makes an admin
     token, as that of a new folder does. Stop the server of before, first.
     """
+    from qmtl.adapters import objects
     from qmtl.adapters.clock import SystemClock
     from qmtl.adapters.sql import backup as copies
 
     now = SystemClock().now()
     if file is not None and data is not None and database is None:
-        copy, stopped = copies.put_back(file, data, now, keep_tokens=keep_tokens)
+        copy, stopped = copies.put_back(
+            file, data, now, keep_tokens=keep_tokens, objects=objects.here()
+        )
         if as_json:
             output.as_json({"data": str(data), **_plain(copy), **_stopped(stopped)})
             return
@@ -180,6 +189,7 @@ def restore(
 
 
 def _stop_shared(database: str, keep_tokens: bool) -> "tuple[Checkup, Stopped]":
+    from qmtl.adapters import objects
     from qmtl.adapters.clock import SystemClock
     from qmtl.adapters.sql import backup as copies
     from qmtl.adapters.sql import postgres
@@ -187,8 +197,9 @@ def _stop_shared(database: str, keep_tokens: bool) -> "tuple[Checkup, Stopped]":
     from qmtl.app import restored
 
     postgres.url_of(database)  # A name without a scheme is no folder here.
-    found = postgres.look(database, SystemClock().now())  # First: a kill writes over tables.
-    with closing(SqlStore(database)) as store:
+    held = objects.here()
+    found = postgres.look(database, SystemClock().now(), held)  # First: a kill writes over tables.
+    with closing(SqlStore(database, objects=held)) as store:
         if not store.load(SYSTEM).seq:
             raise copies.NoDatabase("Nothing was restored into it.")
         now = copies.instant_of(store, SystemClock().now())

@@ -8,12 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from qmtl.core.words import counted
+
 from . import output
 from .context import Json, World, connect
 
 app = typer.Typer(no_args_is_help=True)
 
 STDIN = Path("-")
+READ_SEC = 600.0  # A whole journal is read.
 SHOWN = (
     "version", "stage", "as_of", "expires_at", "created_at", "actor", "seq", "content", "weights",
 )  # fmt: skip
@@ -81,6 +84,45 @@ def latest(
     if as_json or expand:
         return output.as_json(told)
     output.pairs(told, SHOWN)
+
+
+@app.command()
+def retain(
+    ctx: typer.Context,
+    world: World,
+    older_than: Annotated[str, typer.Option(help="Of snapshots stored longer ago, such as 400d.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and change nothing.")
+    ] = False,
+    orphans_older_than: Annotated[
+        str | None,
+        typer.Option(help="Of objects that nothing names; as long as backups are kept (30d)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove of old snapshots what no decision rests on: covariance, stress, statistics, extras.
+
+    Returns and weights stay, and all of a snapshot that a run, a candidate, an approval or a live
+    strategy rests on; it says which, and why. What is removed is on record in the journal, and
+    gone for good: begin with --dry-run. In an object store, what nothing names is removed as well.
+    """
+    with connect(ctx, timeout=READ_SEC) as client:
+        if dry_run:
+            told = client.survey(world, older_than)
+        else:
+            told = client.retain(world, older_than, orphans_older_than)
+    if as_json:
+        return output.as_json({**told, "dry_run": dry_run})
+    rows = [
+        (s["seq"], s["stage"], s["stored_at"], s["version"], ", ".join(s["parts"]))
+        for s in told["removable"]
+    ]
+    does = "would be removed" if dry_run else "removed"
+    output.table(("seq", "stage", "stored at", "version", does), rows, empty=f"nothing {does}")
+    for held in told["held"]:
+        output.line(f"kept: entry {held['seq']}, {held['version']}: {'; '.join(held['held'])}")
+    if not dry_run and told["orphans"]:
+        output.line(f"{counted(told['orphans'], 'object')} that nothing names, removed")
 
 
 @app.command("list")

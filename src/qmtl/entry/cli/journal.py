@@ -367,6 +367,9 @@ def _print(found: "Verified", named: str, left: list[str]) -> None:
     output.line(f"  signed by {found.key_id}")
     if found.heads:
         output.line(f"  it leads to every head that was kept: {found.heads}")
+    if found.reduced:
+        of = counted(found.reduced, "snapshot")
+        output.line(f"  of {of} retention left a part, as later entries say")
     for each in left:
         output.line(f"  not checked: {each}")
 
@@ -382,6 +385,7 @@ def _json(found: "Verified", named: str, left: list[str]) -> dict[str, object]:
         "head_at": None if found.head is None else found.head.at,
         "key_id": found.key_id,
         "heads_kept": found.heads,
+        "reduced": found.reduced,
         "problem": None
         if problem is None
         else {"fault": problem.fault, "seq": problem.seq, "what": problem.what},

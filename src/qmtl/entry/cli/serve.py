@@ -45,6 +45,18 @@ Database = Annotated[
         help="postgresql://user@host/name, which other servers may share; else in the folder.",
     ),
 ]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--objects",
+        envvar="QMTL_OBJECTS_URL",
+        show_envvar=False,
+        help="s3://bucket/prefix, where what is large is kept; else all is in the database.",
+    ),
+]
+At = Annotated[
+    str | None, typer.Option(help="Where a replay clock starts, such as 2024-01-31T21:00:00Z.")
+]
 Bus = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +77,7 @@ def run(
         Path | None, typer.Option(help="Its folder; made when it is not there.")
     ] = None,
     database: Database = None,
+    objects: Bucket = None,
     bus: Bus = None,
     host: Annotated[
         str, typer.Option(help="Other than loopback: make tokens first.")
@@ -77,9 +90,7 @@ def run(
         str | None, typer.Option(help="Where a gateway finds the world service.")
     ] = None,
     clock: Annotated[Clock, typer.Option(help="A replay clock stands until moved.")] = Clock.SYSTEM,
-    at: Annotated[
-        str | None, typer.Option(help="Where a replay clock starts, such as 2024-01-31T21:00:00Z.")
-    ] = None,
+    at: At = None,
     dual_control: Annotated[
         bool | None,
         typer.Option(
@@ -100,8 +111,9 @@ def run(
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
     The first start on loopback makes an admin token and says where it is. By default --data is
-    QMTL_DATA, else ~/.local/share/qmtl; --database QMTL_DATABASE_URL; --bus QMTL_BUS_URL. The
-    dashboard's secret at the issuer of --auth, if it has one there, is QMTL_OIDC_SECRET.
+    QMTL_DATA, else ~/.local/share/qmtl; --database QMTL_DATABASE_URL; --objects QMTL_OBJECTS_URL;
+    --bus QMTL_BUS_URL. The dashboard's secret at the issuer of --auth, if it has one there, is
+    QMTL_OIDC_SECRET.
     """
     if (role is Role.GATEWAY) is not (world_url is not None):
         raise typer.BadParameter("--role gateway and --world-url go together")
@@ -116,6 +128,7 @@ def run(
             part=wiring.Part(role),
             data=data or data_default(),
             database=database,
+            objects=objects,
             bus=bus,
             host=host,
             port=port,

@@ -1,6 +1,6 @@
 """`qmtl why`: a journal entry, derived again from the entries before it."""
 
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -76,14 +76,17 @@ def _journal(client: Client, world: str, seq: int) -> list["Entry"]:
     from qmtl.adapters.wire.history import entry_of
     from qmtl.adapters.wire.verify import Chain, Wrong
 
-    told = islice(client.journal(world, limit=min(seq, PAGE)), seq)
+    told = client.journal(world, limit=min(seq, PAGE))
     chain, entries = Chain(world), []
-    for each in output.watched(told, seq, PAGE):
-        try:
+    try:
+        for each in output.watched(islice(told, seq), seq, PAGE):
             chain.follow(export.entry(world, each))
-        except Wrong as wrong:
-            raise Invalid(f"{wrong}.") from wrong
-        entries.append(entry_of(each))
+            entries.append(entry_of(each))
+        for each in takewhile(lambda _: chain.reduced, told):
+            chain.follow(export.entry(world, each))  # Until it says what retention took.
+        chain.end()
+    except Wrong as wrong:
+        raise Invalid(f"{wrong}.") from wrong
     return entries
 
 
