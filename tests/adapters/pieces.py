@@ -1,0 +1,50 @@
+"""Work that tests have done elsewhere. A worker imports no more, so that it starts at once."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def drawn(seed: int) -> bytes:
+    """Of a seed, to the last bit."""
+    return np.random.default_rng(seed).standard_normal(1_000).cumsum().tobytes()
+
+
+def late(number: int) -> int:
+    """The later it was asked for, the sooner it is done."""
+    time.sleep(0.3 / (1 + number))
+    return number
+
+
+def failing(number: int) -> int:
+    if number == 3:
+        raise ZeroDivisionError("the third")
+    return number
+
+
+def dying(folder: Path, number: int) -> bytes:
+    """The sixth dies where it is computed first, and there only: with all of that process."""
+    if number == 6:
+        try:
+            (folder / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return drawn(number)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return drawn(number)
+
+
+def deadly(number: int) -> int:
+    """Five of six are well."""
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def endless(folder: Path, number: int) -> None:
+    """Says which process it is in, and never ends."""
+    (folder / str(os.getpid())).touch()
+    while True:
+        time.sleep(60)
