@@ -7,15 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
+DEADLINE_SEC = 20.0
+
 
 def drawn(seed: int) -> bytes:
     """Of a seed, to the last bit."""
     return np.random.default_rng(seed).standard_normal(1_000).cumsum().tobytes()
 
 
-def late(number: int) -> int:
-    """The later it was asked for, the sooner it is done."""
-    time.sleep(0.3 / (1 + number))
+def late(folder: Path, number: int) -> int:
+    """The first is done after the second, which somebody else has to do."""
+    if number == 0:
+        until = time.monotonic() + DEADLINE_SEC
+        while not (folder / "1").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(0.1)  # So that whoever waits for both has seen the second.
+    (folder / str(number)).touch()
     return number
 
 
@@ -41,6 +49,13 @@ def deadly(number: int) -> int:
     if number == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def busy(folder: Path, number: int) -> bytes:
+    """Says which process it is in, and takes its time."""
+    (folder / str(os.getpid())).touch()
+    time.sleep(0.1)
+    return drawn(number)
 
 
 def endless(folder: Path, number: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from multiprocessing import get_context
@@ -53,11 +54,12 @@ def test_answers_are_the_same_wherever_they_are_computed(threads: ThreadPoolExec
 
 
 def test_answers_are_in_the_order_of_the_pieces_not_of_their_ends(
-    threads: ThreadPoolExecutor,
+    threads: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
-    for place in (threads, Processes(2)):
+    for number, place in enumerate((threads, Processes(2))):
         ended: list[int] = []
-        assert computed(pieces.late, range(3), place, finished=ended.append) == [0, 1, 2]
+        call = partial(pieces.late, folder(tmp_path, number))
+        assert computed(call, range(3), place, finished=ended.append) == [0, 1, 2]
         assert sorted(ended) == [0, 1, 2], "each is told of once"
         assert ended != [0, 1, 2], "and when it ends"
 
@@ -66,10 +68,25 @@ def test_nothing_to_do_is_done() -> None:
     assert computed(pieces.drawn, [], Processes(2)) == []
 
 
-def test_enough_is_the_first_in_order_whoever_is_done_sooner(threads: ThreadPoolExecutor) -> None:
-    for place in (Here(), threads, Processes(2)):
-        found = computed(pieces.late, range(6), place, enough=lambda number: number in (1, 4))
-        assert found == [0, 1]
+def test_enough_is_the_first_in_order_whoever_is_done_sooner(
+    threads: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    for number, place in enumerate((threads, Processes(2))):
+        call = partial(pieces.late, folder(tmp_path, number))
+        assert computed(call, range(6), place, enough=lambda answer: answer < 2) == [0]
+    asked: list[int] = []
+    found = computed(doubled, range(6), Here(), finished=asked.append, enough=lambda n: n in (2, 8))
+    assert (found, asked) == ([0, 2], [0, 1]), "and no other is begun"
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+def folder(home: Path, number: int) -> Path:
+    found = home / str(number)
+    found.mkdir()
+    return found
 
 
 def test_what_a_piece_raises_is_raised(threads: ThreadPoolExecutor) -> None:
@@ -144,6 +161,7 @@ def test_what_cannot_be_sent_says_what_to_do() -> None:
 
 SCRIPT = """
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from qmtl.adapters.workers import Processes, computed
@@ -182,10 +200,15 @@ def gone(process_id: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_who_asked(tmp_path: Path, number: signal.Signals) -> None:
     process, ids = started(tmp_path)
-    process.send_signal(number)
-    _, told = process.communicate(timeout=DEADLINE_SEC)
-    assert process.returncode == -number
-    assert soon(lambda: all(map(gone, ids))), "nobody waits for what they are at"
+    try:
+        process.send_signal(number)
+        _, told = process.communicate(timeout=DEADLINE_SEC)
+        assert process.returncode == -number
+        assert soon(lambda: all(map(gone, ids))), "nobody waits for what they are at"
+    finally:
+        for each in (process.pid, *ids):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
     assert told.count("Traceback") == (number == signal.SIGINT), "the workers say nothing"
 
 

@@ -20,13 +20,14 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import (
+    FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    as_completed,
+    wait,
 )
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from .program import digest_of_all
 P = TypeVar("P")
 T = TypeVar("T")
 
+LOOK_SEC: Final = 5.0
 DEATHS_MAX: Final = 3  # Of workers, one after the other, while no piece is finished.
 # What a worker's libraries read once, when they are loaded.
 THREADS: Final = (
@@ -60,6 +62,8 @@ KEEPS_MEMORY: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
 ENVIRONMENT: Final = {**dict.fromkeys(THREADS, "1"), **KEEPS_MEMORY}
+UNPICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
+DASK: Final = "distributed.cfexecutor"
 CONTEXT: Final = get_context("spawn")
 WAYS_OUT: Final = (
     "in a script, call under `if __name__ == '__main__':`; define in a module what is computed, not"
@@ -105,7 +109,7 @@ def at(named: str, jobs: int | None = None) -> Iterator[Place]:
     jobs  how many processes or threads; by default one for each of `cores()`
 
     Raises NotAPlace for any other name, and for a number of jobs where that is not for us to say;
-    WorkersError when a cluster has nobody who answers, or no worker.
+    WorkersError when a cluster has nobody who answers, or no worker, or Dask is not installed.
     """
     kind, _, address = named.partition("://")
     if jobs is not None and kind in ("dask", "inline"):
@@ -119,8 +123,10 @@ def at(named: str, jobs: int | None = None) -> Iterator[Place]:
             with ThreadPoolExecutor(jobs or cores()) as threads:
                 yield threads
         case "dask", address if address:
-            from .cluster import connected
-
+            try:
+                from .cluster import connected
+            except ImportError as error:
+                raise WorkersError("a cluster takes Dask: pip install 'qmtl[dask]'") from error
             with connected(address) as cluster:
                 yield cluster
         case _:
@@ -172,6 +178,10 @@ def _answers(call: Callable[[P], T], pieces: Sequence[P], place: Place) -> Answe
             return ((number, call(piece)) for number, piece in enumerate(pieces))
         case Processes(count):
             return _of_processes(call, pieces, count)
+        case _ if type(place).__module__ == DASK:
+            from . import cluster
+
+            return cluster.answers(call, pieces, place)
         case _:
             return _of_executor(call, pieces, place)
 
@@ -188,7 +198,8 @@ def code_here() -> Code:
     return f"qmtl {digest_of_all()[:12]}", f"numpy {np.__version__}", f"Python {python}"
 
 
-def _piece(call: Callable[[P], T], piece: P) -> tuple[Code, T]:
+def answered(call: Callable[[P], T], piece: P) -> tuple[Code, T]:
+    """The answer, and what computed it: to be called where the work is done."""
     return code_here(), call(piece)
 
 
@@ -216,8 +227,8 @@ def _started() -> None:
     """Answers: so a worker did start."""
 
 
-def _piece_held(piece: Any) -> tuple[Code, Any]:
-    return _piece(_HELD[0], piece)
+def _answered_held(piece: Any) -> tuple[Code, Any]:
+    return answered(_HELD[0], piece)
 
 
 # ---- Processes of our own --------------------------------------------------------------------
@@ -255,8 +266,8 @@ def _of_pool(pickled: bytes, left: Mapping[int, Any], count: int) -> Answers[Any
         with _environment_of_workers():
             started = pool.submit(_started)
             for number, piece in left.items():
-                futures[pool.submit(_piece_held, piece)] = number
-        yield from _as_they_end(futures)
+                futures[pool.submit(_answered_held, piece)] = number
+        yield from as_they_end(futures)
         done = True
     except (BrokenExecutor, BrokenPipeError) as error:
         if started is None or not started.done() or started.exception() is not None:
@@ -272,7 +283,7 @@ def _of_pool(pickled: bytes, left: Mapping[int, Any], count: int) -> Answers[Any
 def _pickled(call: Callable[[P], T]) -> bytes:
     try:
         return pickle.dumps(call)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except UNPICKLED as error:
         raise WorkersError(f"it cannot be sent to a worker ({error}): {WAYS_OUT}") from error
 
 
@@ -295,42 +306,67 @@ def _environment_of_workers() -> Iterator[None]:
 
 
 def _of_executor(call: Callable[[P], T], pieces: Sequence[P], executor: Executor) -> Answers[T]:
-    futures: dict[Future[tuple[Code, T]], int] = {}
+    with taken_back() as futures:
+        try:
+            for number, piece in enumerate(pieces):
+                futures[executor.submit(answered, call, piece)] = number
+            yield from as_they_end(futures)
+        except BrokenExecutor as error:
+            raise WorkersError(
+                f"a worker of the executor died, and an executor does not outlive one ({error}):"
+                " make a new one and ask again, or give none and have dead workers replaced"
+            ) from error
+        except CancelledError as error:
+            raise WorkersError(
+                "the executor gave up pieces that it had taken: it was shut down meanwhile; make a"
+                " new one and ask again"
+            ) from error
+
+
+@contextmanager
+def taken_back() -> Iterator[dict[Future[Any], int]]:
+    """Futures, with the numbers of their pieces.  Whoever stops leaves nobody to do them."""
+    futures: dict[Future[Any], int] = {}
     try:
-        for number, piece in enumerate(pieces):
-            futures[executor.submit(_piece, call, piece)] = number
-        yield from _as_they_end(futures)
-    except BrokenExecutor as error:
-        raise WorkersError(
-            f"a worker of the executor died, and an executor does not outlive one ({error}):"
-            " make a new one and ask again, or give none and have dead workers replaced"
-        ) from error
-    except CancelledError as error:
-        raise WorkersError(
-            "the executor gave up pieces that it had taken: it was shut down meanwhile, or its"
-            " cluster went away; ask again when it is there"
-        ) from error
-    finally:  # Whoever stops gets the executor back without the rest of the work.
+        yield futures
+    finally:
         for future in futures:
             future.cancel()
 
 
-def _as_they_end(futures: Mapping[Future[tuple[Code, T]], int]) -> Answers[T]:
-    """Raises the first BrokenExecutor when all that ended has been told."""
+def as_they_end(
+    futures: Mapping[Future[tuple[Code, T]], int], look: Callable[[], None] = lambda: None
+) -> Answers[T]:
+    """Answers, the sooner the earlier.
+
+    look  is called every LOOK_SEC in which nothing ended
+
+    Raises what a future has instead of an answer: a BrokenExecutor only when all that did end has
+    been told.  Raises WorkersError for an answer that other code computed.
+    """
     broken: BrokenExecutor | None = None
-    for future in as_completed(futures):
-        try:
-            code, answer = future.result()
-        except BrokenExecutor as error:
-            broken = broken or error
-            continue
-        if code != code_here():
-            apart = [each for each in zip(code, code_here(), strict=True) if each[0] != each[1]]
-            raise WorkersError(
-                f"a worker runs {', '.join(there for there, _ in apart)}, where this process runs"
-                f" {', '.join(here for _, here in apart)}: their answers may differ; install the"
-                " same there, start the workers again, and ask again"
-            )
-        yield futures[future], answer
+    open_ = set(futures)
+    while open_:
+        ended, open_ = wait(open_, LOOK_SEC, FIRST_COMPLETED)
+        if not ended:
+            look()
+        for future in ended:
+            try:
+                code, answer = future.result()
+            except BrokenExecutor as error:
+                broken = broken or error
+                continue
+            _same_code(code)
+            yield futures[future], answer
     if broken is not None:
         raise broken
+
+
+def _same_code(code: Code) -> None:
+    apart = [each for each in zip(code, code_here(), strict=True) if each[0] != each[1]]
+    if apart:
+        raise WorkersError(
+            f"a worker runs {', '.join(there for there, _ in apart)}, where this process runs"
+            f" {', '.join(here for _, here in apart)}: their answers may differ; install the"
+            " same there, start the workers again, and ask again"
+        )
