@@ -22,6 +22,7 @@ from qmtl.adapters.workers import HERE, WorkersError, at, computed
 from qmtl.entry.cli import app
 from qmtl.sdk.engine import Engine
 from qmtl.sdk.runner import Runner
+from qmtl.sdk.strategy import StrategyError
 from tests.dask_cluster import PATH, Cluster, serving
 from tests.sdk.swept import Trend
 from tests.sdk.test_sweep import walk
@@ -76,12 +77,11 @@ def wait_until(holds: Callable[[], Any]) -> None:
 # ---- The same there ----------------------------------------------------------------------------
 
 
-def test_answers_are_the_same_on_a_cluster(dask: Executor, tmp_path: Path) -> None:
+def test_answers_are_the_same_on_a_cluster(dask: Executor) -> None:
     ended: list[int] = []
     there = computed(pieces.drawn, range(9), dask, finished=ended.append)
     assert there == computed(pieces.drawn, range(9), HERE)
     assert sorted(ended) == list(range(9))
-    assert computed(partial(pieces.late, tmp_path), range(3), dask) == [0, 1, 2]
     with pytest.raises(ZeroDivisionError, match="the third"):
         computed(pieces.failing, range(6), dask)
 
@@ -204,6 +204,19 @@ def test_without_dask_it_says_how_to_have_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(WorkersError, match=r"pip install 'qmtl\[dask\]'"), at("dask://127.0.0.1:9"):
         raise AssertionError("it was there")
+
+
+def test_a_strategy_that_is_another_there_is_said(
+    dask: Executor, running: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from tests.sdk.swept import Trend\nclass Mine(Trend):\n    fast = {}\n"
+    (tmp_path / "mine.py").write_text(source.format(3))
+    (running.home / "mine.py").write_text(source.format(4))
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = import_module("mine").Mine
+    given: dict[str, Any] = {"world": "us", "prices": walk(), "submit": False, "executor": dask}
+    with pytest.raises(StrategyError, match="a worker has other code of Mine: "):
+        Runner.sweep(mine, {"lookback": [3, 4]}, **given)
 
 
 def test_nobody_at_an_address_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

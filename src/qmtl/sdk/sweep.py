@@ -25,7 +25,7 @@ from qmtl.core.metrics import UNITS, Measure, Undefined, performance
 from qmtl.core.words import counted
 from qmtl.sdk.engine import YEAR, Engine
 from qmtl.sdk.prices import Prices
-from qmtl.sdk.strategy import Strategy, StrategyError, weights_of
+from qmtl.sdk.strategy import Strategy, StrategyError, called, code_of, weights_of
 
 if TYPE_CHECKING:
     from qmtl.sdk.result import SubmitResult
@@ -136,7 +136,7 @@ def explore(
         raise StrategyError(f"variants_before counts what was tried, not {variants_before}")
     variants = _variants(grid)
     _made_of(strategy, variants[0])
-    work = _Work(strategy, tuple(variants), prices, engine)
+    work = _Work(strategy, tuple(variants), prices, engine, _code(strategy))
     outcomes = _outcomes(work, executor, tell)
     rows = tuple(
         SweepRow(parameters=parameters, metrics=metrics, error=error)
@@ -213,6 +213,16 @@ class _Work:
     variants: tuple[Parameters, ...]
     prices: Prices
     engine: Engine
+    code: str | None  # Of the strategy; None where it goes along, or cannot be told.
+
+
+def _code(strategy: Callable[..., Strategy]) -> str | None:
+    if getattr(strategy, "__module__", None) == "__main__":
+        return None
+    try:
+        return code_of(strategy)
+    except StrategyError:
+        return None  # It is said of the variant that is submitted.
 
 
 def _tried(work: _Work, number: int) -> Outcome:
@@ -228,6 +238,11 @@ def _tried(work: _Work, number: int) -> Outcome:
 
 
 def _chunk(work: _Work, bounds: tuple[int, int]) -> list[Outcome]:
+    if work.code is not None and _code(work.strategy) != work.code:
+        raise StrategyError(
+            f"a worker has other code of {called(work.strategy)}: its answers would be another"
+            " strategy's; install the same there, start the workers again, and ask again"
+        )
     return [_tried(work, number) for number in range(*bounds)]
 
 
