@@ -210,10 +210,10 @@ def test_a_strategy_that_is_another_there_is_said(
     dask: Executor, running: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = "from tests.sdk.swept import Trend\nclass Mine(Trend):\n    fast = {}\n"
-    (tmp_path / "mine.py").write_text(source.format(3))
-    (running.home / "mine.py").write_text(source.format(4))
+    (tmp_path / "only_there.py").write_text(source.format(3))
+    (running.home / "only_there.py").write_text(source.format(4))
     monkeypatch.syspath_prepend(tmp_path)
-    mine = import_module("mine").Mine
+    mine = import_module("only_there").Mine
     given: dict[str, Any] = {"world": "us", "prices": walk(), "submit": False, "executor": dask}
     with pytest.raises(StrategyError, match="a worker has other code of Mine: "):
         Runner.sweep(mine, {"lookback": [3, 4]}, **given)
