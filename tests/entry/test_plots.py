@@ -178,7 +178,7 @@ def test_a_gate_that_is_never_told_from_luck_says_so(tmp_path: Path) -> None:
 
 def test_a_trial_is_drawn_with_every_truth(tmp_path: Path) -> None:
     picture = tmp_path / "trial.svg"
-    asked = ["--worlds", "1", "--strategies", "11", "--days", "5", "--jobs", "1", "--json"]
+    asked = ["--worlds", "1", "--strategies", "11", "--days", "5", "--executor", "inline", "--json"]
     told = run("policy", "simulate", "sandbox", *asked, "--plot", str(picture))
     assert told.exit_code == 0, told.output
     said = words(picture)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
+from qmtl.adapters.workers import HERE, Processes
 from qmtl.core import facts as f
 from qmtl.core.errors import Invalid
 from qmtl.core.names import Reason, Stage, StrategyId
@@ -235,7 +237,7 @@ def written(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_command_reads_an_export(tmp_path: Path) -> None:
     export, policy = written(tmp_path)
     asked = ["policy", "simulate", str(policy), "--from-world", str(export)]
-    asked += ["--placebos", "1", "--jobs", "1"]
+    asked += ["--placebos", "1", "--executor", "inline"]
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "every approval counts as given" in shown.stdout
@@ -247,6 +249,15 @@ def test_the_command_reads_an_export(tmp_path: Path) -> None:
     assert found["totals"]["live"] == found["totals"]["live_in_fact"] >= 2
     assert [p["of"] for p in found["placebos"]] == [COUNT, COUNT]
     assert json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout) == found
+
+
+def test_placebos_are_the_same_wherever_they_are_computed() -> None:
+    drawn = [(null, seed) for null in Null for seed in (1, 2)]
+    asked = (AUTO, WORLD, history()[1], drawn)
+    with ThreadPoolExecutor(2) as threads:
+        here, *others = (again.placebos(*asked, each) for each in (HERE, threads, Processes(2)))
+    assert others == [here, here]
+    assert here == [again.promoted(*asked[:3], each) for each in drawn]
 
 
 def test_the_command_asks_a_server_for_a_world(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A policy on trial: who gets through the real gate, told with its uncertainty."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from qmtl.adapters import policies
+from qmtl.adapters.workers import HERE, Processes
 from qmtl.core.policy import Evidence, Policy
 from qmtl.entry.cli import app
 from qmtl.sim import trial
-from qmtl.sim.trial import DECAYS_ON, Life, Truth, interval, lives, table
+from qmtl.sim.trial import DECAYS_ON, Life, Truth, interval, lives, table, tried
 
 SANDBOX = policies.parse(policies.shipped("sandbox"))
 COUNT, DAYS = len(Truth), 40
@@ -27,6 +29,16 @@ def test_one_world_is_its_seed() -> None:
     assert first == lives(SANDBOX, 3, COUNT, 75)
     assert first != lives(SANDBOX, 4, COUNT, 75)
     assert [each.truth for each in first] == list(Truth)
+
+
+def test_worlds_are_the_same_wherever_they_are_computed() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        here, *others = (
+            repr(tried(SANDBOX, 2, COUNT, 25, 7, place))
+            for place in (HERE, threads, *map(Processes, (1, 2, 3)))
+        )
+    assert others == [here] * 4
+    assert here != repr(tried(SANDBOX, 2, COUNT, 25, 8))
 
 
 def test_no_two_truths_share_their_noise() -> None:
@@ -79,7 +91,17 @@ def test_the_naive_rule_looks_daily_from_its_day_on() -> None:
 
 
 def test_the_command_tries_a_policy() -> None:
-    asked = ["policy", "simulate", "sandbox", "--worlds", "1", "--days", "25", "--jobs", "1"]
+    asked = [
+        "policy",
+        "simulate",
+        "sandbox",
+        "--worlds",
+        "1",
+        "--days",
+        "25",
+        "--executor",
+        "inline",
+    ]
     told = CliRunner().invoke(app, [*asked, "--strategies", str(COUNT), "--json"])
     assert told.exit_code == 0, told.output
     found = json.loads(told.stdout)

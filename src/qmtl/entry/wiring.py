@@ -26,7 +26,7 @@ from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
 from qmtl.core.snapshot import CLOCK_SKEW_MAX
 
-from . import authfile, identity
+from . import authfile, identity, tracing
 from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
@@ -245,7 +245,7 @@ def services_over(
         at = settings.at or store.last_instant() or clock.now()
         clock = replay = ReplayClock(store, at)
     return Services(
-        store=store,
+        store=tracing.stored(store),
         clock=clock,
         dual_control=dual,
         replay=replay,

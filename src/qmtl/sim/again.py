@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from statistics import median
@@ -20,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from qmtl.adapters import workers
 from qmtl.adapters.memory import MemoryStore, World, after, store_of
 from qmtl.app import campaigns, hub, promotions
 from qmtl.app.step import By, step
@@ -455,6 +457,19 @@ def went_live(stories: Sequence[Story], *, in_fact: bool = False) -> int:
         any(move.what.startswith("live") for move in (story.fact if in_fact else story.trial))
         for story in stories
     )
+
+
+def placebos(
+    policy: Policy,
+    world_id: WorldId,
+    journal: Sequence[f.Entry],
+    drawn: Sequence[Drawn],
+    place: workers.Place = workers.HERE,
+    finished: Callable[[int], None] = workers.silent,
+) -> list[tuple[int, int]]:
+    """What `promoted` says of each of `drawn`, in their order, wherever each is computed."""
+    one = partial(promoted, policy, world_id, journal)
+    return workers.computed(one, drawn, place, finished=finished)
 
 
 def promoted(

@@ -5,15 +5,17 @@ is what is looked at.  People approve at once, and a replay says what paper says
 holds anybody up.  Bars come on working days; the campaign loop takes its turns after each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from math import sqrt
 from statistics import NormalDist, median
 
 import numpy as np
 
+from qmtl.adapters import workers
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import facts as f
 from qmtl.core.columns import Float
@@ -33,6 +35,7 @@ BACKTEST_MORE = 30  # Days beyond what the policy asks for.
 STRESS_LOSS = 0.1
 DECAYS_ON = 200
 NAIVE_FROM, NAIVE_SHARPE = 60, 1.0  # What a team without this does: look daily, and promote.
+SEEDS_APART = 1_000_003  # So that worlds of two trials are not the same.
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
@@ -86,6 +89,28 @@ def returns_of(truth: Truth, days: int, paths: int, seed: int) -> Float:
             return placebo.skilled(SKILL[truth], days, paths, seed)
         case _:
             return placebo.null(NULLS[truth], days, paths, seed)
+
+
+def tried(
+    policy: Policy,
+    worlds: int = WORLDS,
+    strategies: int = STRATEGIES,
+    days: int = DAYS,
+    seed: int = 0,
+    place: workers.Place = workers.HERE,
+    finished: Callable[[int], None] = workers.silent,
+) -> list[Life]:
+    """So many worlds of strategies; the same for the same seed, wherever each is computed.
+
+    place     any executor, too; a piece of work is a world
+    finished  is told the number of each world that is done
+
+    Raises WorkersError as `workers.computed` does.
+    """
+    one = partial(lives, policy, strategies=strategies, days=days)
+    seeds = [seed * SEEDS_APART + number for number in range(worlds)]
+    found = workers.computed(one, seeds, place, finished=finished)
+    return [life for world in found for life in world]
 
 
 def lives(policy: Policy, seed: int, strategies: int = STRATEGIES, days: int = DAYS) -> list[Life]:

@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]  # What, how much of it, of how much.
 
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -115,6 +117,28 @@ def watched(items: Iterable[T], count: int, least: int, what: str = "journal") -
         return
     with typer.progressbar(items, length=count, label=what, file=sys.stderr) as shown:
         yield from shown
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress | None]:
+    """Bars of what is being computed, on a terminal; elsewhere nothing."""
+    where = console(stderr=True)
+    if not where.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=where, transient=True) as bars:
+        stages: dict[str, Any] = {}
+
+        def shown(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield shown
 
 
 def console(*, stderr: bool = False) -> "Console":

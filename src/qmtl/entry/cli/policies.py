@@ -1,5 +1,6 @@
 """`qmtl policy`: check one here, set one there."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,15 +8,13 @@ import typer
 
 from . import output
 from .context import Json, Plot, World, connect
+from .heavy import Jobs, Where, computing, counting
 from .retrial import retrial
 from .worlds import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qmtl.core.implications import Implication
-    from qmtl.core.policy import Policy
-    from qmtl.sim.trial import Life, Row
+    from qmtl.sim.trial import Row
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -97,7 +96,8 @@ def simulate(
     strategies: Annotated[int, typer.Option(min=1, max=200, help="Of each world.")] = 22,
     days: Annotated[int, typer.Option(min=2, help="Working days on paper and live.")] = 504,
     seed: Annotated[int, typer.Option(help="The same seed is the same table.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes to run them in.")] = 2,
+    executor: Where = "processes",
+    jobs: Jobs = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
@@ -109,7 +109,7 @@ def simulate(
 
     With --from-world: what the policy would have promoted, blocked and demoted of a world's own
     history, and when, against what happened; and of the same history without skill. Of the other
-    options --seed and --jobs count.
+    options --seed, --executor and --jobs count.
 
     --plot: who was ever live, of each truth; with --from-world how many were live, and when.
     """
@@ -122,17 +122,13 @@ def simulate(
 
     policy = policies.parse(*_read(document))
     if from_world is not None:
-        return retrial(ctx, policy, from_world, placebos, seed, jobs, plot, as_json)
+        at = partial(computing, ctx, executor, jobs)
+        return retrial(ctx, policy, from_world, placebos, seed, at, plot, as_json)
     if strategies * worlds < len(trial.Truth):
         least = len(trial.Truth)
         raise typer.BadParameter(f"at least {least} strategies in all, one of each truth")
-    found = [
-        life
-        for lives in output.watched(
-            _tried(policy, seed, worlds, strategies, days, jobs), worlds, 1, "worlds"
-        )
-        for life in lives
-    ]
+    with computing(ctx, executor, jobs) as place, counting(worlds, "worlds") as finished:
+        found = trial.tried(policy, worlds, strategies, days, seed, place, finished)
     rows = trial.table(found)
     if plot is not None:
         plots.tried(plot, document, rows)
@@ -147,23 +143,6 @@ def simulate(
     output.line(
         f"\nWithout skill, a mean share of at most {bound:.1%} of an allocation is promised."
     )
-
-
-def _tried(
-    policy: "Policy", seed: int, worlds: int, strategies: int, days: int, jobs: int
-) -> "Iterator[list[Life]]":
-    from functools import partial
-    from multiprocessing import get_context
-
-    from qmtl.sim.trial import lives
-
-    one = partial(lives, policy, strategies=strategies, days=days)
-    seeds = [seed * 1_000_003 + n for n in range(worlds)]
-    if min(jobs, worlds) == 1:
-        yield from map(one, seeds)
-        return
-    with get_context("spawn").Pool(min(jobs, worlds)) as pool:
-        yield from pool.imap(one, seeds)
 
 
 def _tried_row(row: "Row") -> tuple[object, ...]:

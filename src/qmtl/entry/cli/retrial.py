@@ -1,6 +1,7 @@
 """`qmtl policy simulate --from-world`: a policy on a world's own history, and on its placebos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -8,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from . import output
+from .heavy import counting
 from .journal import whole
 
 if TYPE_CHECKING:
-    from qmtl.core.facts import Entry
-    from qmtl.core.names import WorldId
+    from qmtl.adapters.workers import Place
     from qmtl.core.policy import Policy
-    from qmtl.sim.again import Drawn, Move, Null, Story
+    from qmtl.sim.again import Move, Null, Story
 
     Shares = dict[Null, tuple[int, int]]
 
@@ -33,7 +34,7 @@ def retrial(
     source: str,
     placebos: int,
     seed: int,
-    jobs: int,
+    at: "Callable[[], AbstractContextManager[Place]]",
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -49,9 +50,8 @@ def retrial(
         lambda turns: output.watched(turns, len(turns), SHOWN_FROM, "history"),
     )
     drawn = [(null, seed + n) for null, n in product(again.Null, range(placebos))]
-    counts = list(
-        output.watched(_placebos(policy, world_id, journal, drawn, jobs), len(drawn), 1, "placebos")
-    )
+    with at() as place, counting(len(drawn), "placebos") as finished:
+        counts = again.placebos(policy, world_id, journal, drawn, place, finished)
     shares = {
         null: (
             sum(live for (kind, _), (live, _) in zip(drawn, counts, strict=True) if kind is null),
@@ -64,26 +64,6 @@ def retrial(
     if as_json:
         return output.as_json(_json(source, seed, stories, shares))
     _print(stories, shares, placebos)
-
-
-def _placebos(
-    policy: "Policy",
-    world_id: "WorldId",
-    journal: "Sequence[Entry]",
-    drawn: "Sequence[Drawn]",
-    jobs: int,
-) -> Iterator[tuple[int, int]]:
-    from functools import partial
-    from multiprocessing import get_context
-
-    from qmtl.sim.again import promoted
-
-    one = partial(promoted, policy, world_id, journal)
-    if min(jobs, len(drawn)) <= 1:
-        yield from map(one, drawn)
-        return
-    with get_context("spawn").Pool(min(jobs, len(drawn))) as pool:
-        yield from pool.imap(one, drawn)
 
 
 def _print(stories: "Sequence[Story]", shares: "Shares", placebos: int) -> None:
