@@ -86,6 +86,12 @@ def test_answers_are_the_same_on_a_cluster(dask: Executor) -> None:
         computed(pieces.failing, range(6), dask)
 
 
+def test_few_pieces_are_spread_over_the_workers(dask: Executor, tmp_path: Path) -> None:
+    """The first waits for the second: neither would end, were they left to one worker."""
+    computed(pieces.drawn, range(9), dask)  # They are quick, and Dask expects the like.
+    assert computed(partial(pieces.late, tmp_path), range(2), dask) == [0, 1]
+
+
 def test_a_sweep_is_the_same_on_a_cluster(dask: Executor) -> None:
     given: dict[str, Any] = {"world": "us", "prices": walk(), "engine": Engine(cost_bps=1.0)}
     grid = {"lookback": [0, *range(2, 30)], "share": [0.25, 0.5]}

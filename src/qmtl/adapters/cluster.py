@@ -63,10 +63,16 @@ def answers(call: Callable[[P], T], pieces: Sequence[P], executor: Any) -> Answe
     worker that holds it dies, another unpacks it again.
     """
     client = executor._client
-    with taken_back() as futures:
+    with taken_back() as greetings, taken_back() as futures:
         try:
             with dask.config.set(NO_WARNING):
                 shared = client.submit(_unpacked, cloudpickle.dumps(call), pure=False)
+            # Dask takes work to where its data is: until all have it, that is to one of them.
+            for worker in client.scheduler_info(n_workers=-1)["workers"]:
+                there = {"workers": [worker], "allow_other_workers": True, "pure": False}
+                greetings[executor.submit(answered, _greeted, shared, **there)] = 0
+            for _ in as_they_end(greetings, _alone(client)):
+                pass
             for number, piece in enumerate(pieces):
                 futures[executor.submit(answered, shared, piece, pure=False)] = number
             yield from as_they_end(futures, _alone(client))
@@ -78,6 +84,10 @@ def answers(call: Callable[[P], T], pieces: Sequence[P], executor: Any) -> Answe
             ) from error
         except CancelledError as error:
             raise WorkersError(GONE) from error
+
+
+def _greeted(call: Callable[[Any], Any]) -> None:
+    """Nothing: but whoever is asked this has the call then."""
 
 
 def _unpacked(packed: bytes) -> Callable[[Any], Any]:

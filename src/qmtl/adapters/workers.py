@@ -208,6 +208,7 @@ _HELD: list[Callable[[Any], Any]] = []  # In a worker of ours: what it was start
 
 def _begin(pickled: bytes, parent: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # It was, while this one started.
     # What a piece prints is no part of what the caller prints, which may be JSON.
     sys.stdout = sys.stderr
     Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -291,13 +292,16 @@ def _pickled(call: Callable[[P], T]) -> bytes:
 def _environment_of_workers() -> Iterator[None]:
     """Workers that start meanwhile have ENVIRONMENT, where the author's does not say otherwise.
 
-    Two workers with two BLAS threads each, on two cores, are slower than one.
+    Two workers with two BLAS threads each, on two cores, are slower than one.  And Ctrl-C, which a
+    terminal sends to all of them, does not find them half started.
     """
     added = ENVIRONMENT.keys() - os.environ.keys()
     os.environ.update({name: ENVIRONMENT[name] for name in added})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name in added:
             os.environ.pop(name, None)
 
