@@ -602,8 +602,10 @@ def test_every_word_that_is_linked_is_explained(ready: Harness) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(90, "90 s"), (300, "5 min"), (86_400, "24 h"), (3 * 86_400, "3.0 days")]
-    + [(4_745 * 86_400, "4,745 days")],
+    [
+        *((90, "90 s"), (300, "5 min"), (86_400, "24 h"), (3 * 86_400, "3.0 days")),
+        (4_745 * 86_400, "4,745 days"),
+    ],
 )
 def test_a_length_of_time_is_said_in_few_digits(seconds: float, said: str) -> None:
     assert render.span(seconds) == said
