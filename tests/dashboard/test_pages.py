@@ -582,3 +582,30 @@ def test_a_journal_that_is_too_long_for_a_page_names_the_command(
     for url, command in zip(reports(ready), ("candidate", "day"), strict=True):
         told = person(ready, "rea").get(url)
         assert (told.status, f"qmtl report {command} {W}" in told.text) == (413, True)
+
+
+# ---- Words -----------------------------------------------------------------------------------
+
+
+def test_every_word_that_is_linked_is_explained(ready: Harness) -> None:
+    one = person(ready, "rea")
+    told = {attrs["id"] for tag, attrs in one.get("/ui/words").tags if attrs.get("id")}
+    linked = {
+        str(attrs["href"]).partition("#")[2]
+        for url in [*urls(ready), f"{BASE}/hub"]
+        for tag, attrs in one.get(url).tags
+        if str(attrs.get("href", "")).startswith("/ui/words#")
+    }
+    assert len(linked) > 5
+    assert linked <= told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((90, "90 s"), (300, "5 min"), (86_400, "24 h"), (3 * 86_400, "3.0 days")),
+        (4_745 * 86_400, "4,745 days"),
+    ],
+)
+def test_a_length_of_time_is_said_in_few_digits(seconds: float, said: str) -> None:
+    assert render.span(seconds) == said

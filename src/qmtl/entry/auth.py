@@ -125,6 +125,7 @@ _S: Final = f"{UI}{_W}/strategies/{{strategy_id}}"
 _PAGES: Final[Mapping[str, Roles]] = {
     f"GET {UI}": ANYONE,
     f"GET {UI}/system": ANYONE,
+    f"GET {UI}/words": ANYONE,
     f"GET {UI}{_W}": ANYONE,
     f"GET {UI}{_W}/events": ANYONE,
     f"GET {_S}": ANYONE,

@@ -61,9 +61,7 @@ def checks(
 
 
 def _check(name: str, rows: list[Asked]) -> Check:
-    """Several numbers are each named, one alone is what the point itself is about."""
-    numbers = [row for row in rows if row.value]
-    told = [f"{row.name}: {row.value}" if len(numbers) > 1 else row.value for row in numbers]
+    told = [f"{row.name}: {row.value}" for row in rows if row.value]
     return Check(name, "; ".join(told), tuple(dict.fromkeys(d for r in rows for d in r.against)))
 
 

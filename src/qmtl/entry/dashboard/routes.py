@@ -23,6 +23,7 @@ from . import (
     static,
     strategy,
     system,
+    words,
     world,
     worlds,
 )
@@ -38,6 +39,7 @@ PAGES: Final = (
     hub,
     reports,
     system,
+    words,
     live,
     forms,
 )

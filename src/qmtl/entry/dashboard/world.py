@@ -27,6 +27,7 @@ from qmtl.entry.door import WorldIn, offset_of
 
 from .freshness import feeds, phase_counts
 from .people import waiting
+from .render import number
 from .visits import Pages, VisitIn
 
 PAGES = Pages()
@@ -229,13 +230,14 @@ def budget(view: WorldView) -> Iterator[str]:
             yield (
                 f"At most {asked.alpha:g} of those at the top of the ramp are expected to be there "
                 f"by luck (e_bh). {looked}, {len(there)} at the top: the next alone would have to "
-                f"show an e-value of {least:.4g}."
+                f"show an e-value of {number(least)}."
             )
         case "spending":
             spent = sum(spending_share(n) for n in range(1, begun + 1))
+            least = 1 / (asked.alpha * spending_share(begun + 1))
             yield (
                 f"Of alpha {asked.alpha:g}, {100 * spent:.1f} % is spent on {looked}; the next "
-                f"has to show an e-value of {1 / (asked.alpha * spending_share(begun + 1)):.4g}."
+                f"has to show an e-value of {number(least)}."
             )
         case "per_strategy":
             yield (

@@ -76,10 +76,10 @@ const STAGES = {
   live: { colour: "--live-stage", width: 2.25 },
 };
 
-// Of a logarithmic axis, a line for each power of ten, unless there is no room for several.
+// Of a logarithmic axis, a line for each power of ten; within few of them, for twice and five times, too.
 const decades = (chart, marks) => {
-  const few = chart.scales.y.max / chart.scales.y.min < 12;
-  return marks.map((v) => (few || Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
+  const steps = chart.scales.y.max / chart.scales.y.min < 20 ? [1, 2, 5] : [1];
+  return marks.map((v) => (steps.includes(Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9))) ? v : null));
 };
 const day = (sec) => new Date(sec * 1000).toISOString().slice(0, 10);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
