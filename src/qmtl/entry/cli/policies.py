@@ -1,7 +1,7 @@
 """`qmtl policy`: check one here, set one there."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
+CELL: Final = 60  # Characters of a line in a cell.
+AT_SHARPE: Final = "pass in time, half after: at a true Sharpe ratio a year of 1, 2, 3."
 JSON_SUFFIXES = frozenset({".json"})
 
 Document = Annotated[
@@ -46,37 +48,51 @@ def _read(document: str) -> tuple[str | bytes, str]:
 
 @app.command()
 def check(document: Document, plot: Plot = None, as_json: Json = False) -> None:
-    """Whether it is a policy, and what it implies: how long, how likely by luck, and never.
+    """Whether it is a policy, and what it implies: how many pass, how long it takes, and never.
 
-    --plot: how long each gate takes to be told from luck, at Sharpe ratios of 1, 2 and 3.
+    "pass in time" and "half after" are of strategies whose true Sharpe ratio a year is 1, 2 and 3:
+    the share that passes in the time that the row names, and the time after which half of them
+    have (the median).
+
+    --plot: how long it takes until half of them show each e-value that the policy asks for.
     """
     from qmtl.adapters import policies
-    from qmtl.core.implications import SHARPES_ASSUMED
+    from qmtl.core.implications import SIMULATED
 
     policy = policies.parse(*_read(document))
     found, warnings = policies.implications(policy), policies.warnings(policy)
     checksum = policies.checksum(policy)
+    if as_json:
+        rows = [
+            {
+                "path": row.path,
+                "says": row.says,
+                "shares": list(row.shares),
+                "years": list(row.years),
+                "never": row.never,
+            }
+            for row in found
+        ]
+        output.as_json({"checksum": checksum, "warnings": list(warnings), "implications": rows})
+    else:
+        output.line(f"valid; {checksum}\n")
+        columns = ("what", "implies", "pass in time", "half after, years")
+        output.table(columns, [_row(row) for row in found], width=CELL)
+        output.line(f"\n{AT_SHARPE}")
+        output.paragraph(SIMULATED)
+        for warning in warnings:
+            output.paragraph(f"\nwarning: {warning}")
     if plot is not None:
         from qmtl.entry import plots
 
         plots.implied(plot, document, found)
-    if as_json:
-        rows = [
-            {"path": row.path, "says": row.says, "years": list(row.years), "never": row.never}
-            for row in found
-        ]
-        told = {"checksum": checksum, "warnings": list(warnings), "implications": rows}
-        return output.as_json(told)
-    output.line(f"valid; {checksum}\n")
-    years = [f"at Sharpe {sharpe:g}" for sharpe in SHARPES_ASSUMED]
-    output.table(("what", "implies", *years), [_row(row, len(years)) for row in found])
-    for warning in warnings:
-        output.line(f"\nwarning: {warning}")
 
 
-def _row(row: "Implication", columns: int) -> tuple[object, ...]:
-    told = [f"{y:.1f} y" if y is not None else "never" for y in row.years]
-    return (row.path, row.says, *(told or [""] * columns))
+def _row(row: "Implication") -> tuple[object, ...]:
+    from qmtl.core.implications import median_of, percent_of
+
+    shares, years = map(percent_of, row.shares), map(median_of, row.years)
+    return (row.path, row.says, ", ".join(shares), ", ".join(years))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from qmtl import __version__
+from qmtl.core.implications import median_of, percent_of
 from qmtl.core.times import in_words, rfc3339
 from qmtl.core.words import minute
 
@@ -94,6 +95,8 @@ def _environment() -> Environment:
         "short": short,
         "span": in_words,
         "standing": lambda standing: type(standing).__name__.lower(),
+        "passing": percent_of,
+        "half_after": median_of,
         "plain": lambda word: str(word).replace("_", " "),
     }
     made.globals |= {"static": static.url, "path": path, "version": __version__}
