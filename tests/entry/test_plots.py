@@ -30,6 +30,7 @@ from qmtl.core.policy import (
     Window,
 )
 from qmtl.core.view import WorldView
+from qmtl.entry import plots
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
 from qmtl.sim.scene import DAY, WORLD, Scene
@@ -162,18 +163,34 @@ def test_a_policy_is_drawn_with_each_of_its_cases(tmp_path: Path) -> None:
     picture = tmp_path / "policy.svg"
     assert run("policy", "check", "standard", "--plot", str(picture)).exit_code == 0
     said = words(picture)
-    for each in ("Sharpe 1", "Sharpe 3", "ramp[0].e_value", "with 10 campaigns", "years"):
+    for each in ("Sharpe 1", "Sharpe 3", "ramp[0].e_value", "e_bh, 10 campaigns", "years", "0.5"):
         assert each in said
+    assert "sharpe_annual" not in said, "a gate takes its window, which is on another scale"
 
 
-def test_a_gate_that_is_never_told_from_luck_says_so(tmp_path: Path) -> None:
+def test_a_threshold_that_half_never_reach_says_so(tmp_path: Path) -> None:
     picture, policy = tmp_path / "never.svg", tmp_path / "never.yaml"
-    gates = Gates(by_stage={Stage.PAPER: (Bound(metric="sharpe_annual", min=2.0),)})
+    asked = replace(Evidence(), paper=PaperEvidence(method="group_sequential"))
     standard = policies.parse(policies.shipped("standard"))
-    policy.write_text(json.dumps(policies.document(replace(standard, gates=gates))))
+    policy.write_text(json.dumps(policies.document(replace(standard, evidence=asked))))
     shown = run("policy", "check", str(policy), "--plot", str(picture))
     assert shown.exit_code == 0, shown.output
     assert "never at Sharpe 1, 2" in words(picture)
+    assert "never, never, 1.6" in shown.stdout
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.0, 25.0), (0.8, 4.2), (0.002, 300.0)])
+def test_a_logarithmic_axis_is_written_as_people_write(low: float, high: float) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(plots.SETTINGS):
+        axes = Figure().subplots()
+        axes.set(yscale="log", ylim=(low, high))
+        plots._plain(axes.yaxis)
+        said = [text.get_text() for text in axes.yaxis.get_ticklabels(which="both")]
+    shown = [float(each) for each in said if each]
+    assert sum(low <= each <= high for each in shown) >= 3
 
 
 def test_a_trial_is_drawn_with_every_truth(tmp_path: Path) -> None:
