@@ -195,7 +195,7 @@ def test_a_logarithmic_axis_is_written_as_people_write(low: float, high: float) 
 
 def test_a_trial_is_drawn_with_every_truth(tmp_path: Path) -> None:
     picture = tmp_path / "trial.svg"
-    asked = ["--worlds", "1", "--strategies", "11", "--days", "5", "--jobs", "1", "--json"]
+    asked = ["--worlds", "1", "--strategies", "12", "--days", "5", "--jobs", "1", "--json"]
     told = run("policy", "simulate", "sandbox", *asked, "--plot", str(picture))
     assert told.exit_code == 0, told.output
     said = words(picture)

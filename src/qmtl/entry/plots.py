@@ -161,12 +161,10 @@ def _labels(gates: Sequence["Implication"]) -> list[str]:
 
 def tried(path: Path, name: str, rows: Sequence["Row"]) -> None:
     """Who was ever live, with 95 % intervals, beside what a Sharpe threshold would have done."""
-    from qmtl.sim.trial import interval
-
     rows = rows[::-1]
     y = np.arange(len(rows))
     live = np.array([row.live / row.count for row in rows])
-    ends = np.array([interval(row.live, row.count) for row in rows])
+    ends = np.array([row.live_95 for row in rows])
     naive = [100 * row.naive / row.count for row in rows]
     title = f"Strategies whose truth is known, under {name}"
     with _figure(path, title, 1.5 + ROW * len(rows)) as axes:
