@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core.course import Course, course
-from qmtl.core.facts import PromotionApplied
+from qmtl.core.facts import PromotionApplied, SnapshotStored
 from qmtl.core.fold import advance
 from qmtl.core.names import Phase, Stage, StrategyId
 from qmtl.core.policy import (
@@ -217,7 +217,12 @@ def test_a_history_is_drawn_under_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("alpha.txt", ".svg or .png"), ("away/alpha.svg", "there is no folder")],
+    [
+        ("alpha.txt", ".svg or .png"),
+        ("away/alpha.svg", "there is no folder"),
+        ("is-a-folder.svg", "cannot be written: Is a directory."),
+        ("/proc/alpha.svg", "cannot be written"),  # Root may write anywhere, but there.
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_before_any_work(
     tmp_path: Path, name: str, said: str
@@ -225,12 +230,55 @@ def test_what_cannot_be_drawn_is_refused_before_any_work(
     def nobody(request: httpx.Request) -> httpx.Response:
         raise AssertionError(request.url)
 
+    folder = tmp_path / "is-a-folder.svg"
+    folder.mkdir()
     setting = Setting(transport=httpx.MockTransport(nobody))
     asked = ["explain", WORLD, "alpha", "--plot", str(tmp_path / name)]
     shown = CliRunner().invoke(app, ["--url", "http://w.test", *asked], obj=setting)
     assert shown.exit_code == 2
     assert said in " ".join(shown.output.split())
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_picture_that_was_there_stays_until_there_is_another(tmp_path: Path) -> None:
+    picture = tmp_path / "alpha.svg"
+    picture.write_bytes(b"old")
+    assert plots.checked(picture) == picture
+    assert picture.read_bytes() == b"old"
+
+
+def test_a_disk_that_is_full_at_the_end_is_said_below_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(*_given: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    shown = run("policy", "check", "standard", "--plot", str(tmp_path / "c.svg"))
+    assert shown.exit_code == 1
+    assert "cannot be written: No space left on device." in " ".join(shown.stderr.split())
+    assert "governance.live_promotion.ramp[2]" in shown.stdout
+    assert not isinstance(shown.exception, OSError)
+
+
+def test_a_strategy_that_was_never_on_paper_has_nothing_to_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = [e for e in risen().store.journal(WORLD, 0, 100_000) if e.seq < first_paper_bar()]
+    monkeypatch.setattr("qmtl.entry.cli.explain.whole", lambda _ctx, _where: (WORLD, begun))
+    shown = run("explain", WORLD, "alpha", "--plot", str(tmp_path / "alpha.svg"))
+    assert shown.exit_code == 1
+    assert "alpha is on paper." in shown.stdout
+    assert "alpha has no return in paper or live yet: there is nothing to draw" in shown.stderr
     assert not list(tmp_path.iterdir())
+
+
+def first_paper_bar() -> int:
+    entries = risen().store.journal(WORLD, 0, 100_000)
+    facts = ((e.seq, e.fact) for e in entries if isinstance(e.fact, SnapshotStored))
+    return next(seq for seq, fact in facts if fact.stage is Stage.PAPER)
 
 
 def test_without_matplotlib_it_says_how_to_have_it(
@@ -241,3 +289,19 @@ def test_without_matplotlib_it_says_how_to_have_it(
     assert shown.exit_code == 2
     assert "pip install 'qmtl[plot]'" in shown.output
     assert run("policy", "check", "standard").exit_code == 0
+
+
+def test_a_matplotlib_that_is_broken_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "matplotlib"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('libfreetype.so.6: cannot open')")
+    for name in [each for each in sys.modules if each.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shown = run("policy", "check", "standard", "--plot", str(tmp_path / "c.svg"))
+    assert shown.exit_code == 2
+    said = " ".join(shown.output.split())
+    assert "Matplotlib is installed, but does not load (libfreetype.so.6" in said
+    assert "--force-reinstall" in said

@@ -44,11 +44,31 @@ def checked(path: Path) -> Path:
         raise Invalid(f"{path}: a picture is a file that ends in {' or '.join(SUFFIXES)}.")
     if not path.absolute().parent.is_dir():
         raise Invalid(f"{path}: there is no folder {path.parent}.")
+    _writable(path)
     try:
-        import matplotlib  # noqa: F401  # Whether there is one, before a long computation.
+        import matplotlib.figure  # noqa: F401  # Whether it loads, before a long computation.
     except ModuleNotFoundError as error:
         raise Invalid("drawing takes Matplotlib: pip install 'qmtl[plot]'") from error
+    except ImportError as error:
+        again = "pip install --force-reinstall 'qmtl[plot]'"
+        raise Invalid(f"Matplotlib is installed, but does not load ({error}): {again}") from error
     return path
+
+
+def _writable(path: Path) -> None:
+    """Whether it can be: by trying, since rights alone do not tell.  It is left as it was."""
+    there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    if not there:
+        path.unlink()
+
+
+def _unwritten(path: Path, error: OSError) -> Invalid:
+    return Invalid(f"{path}: the picture cannot be written: {error.strerror or error}.")
 
 
 @contextmanager
@@ -63,7 +83,10 @@ def _figure(path: Path, title: str, height: float, **grid: Any) -> Iterator[Any]
         yield figure.subplots(**grid)
         # A date in the file would make it another one each time.
         dated = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=dated)
+        try:
+            figure.savefig(path, metadata=dated)
+        except OSError as error:
+            raise _unwritten(path, error) from error
 
 
 def strategy(path: Path, name: str, taken: "Course", earned: "Growth") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from . import output
+from . import output, pools
 from .context import Json, Plot, World, connect
 from .retrial import retrial
 from .worlds import waiting
@@ -210,7 +210,6 @@ def _tried(
     policy: "Policy", seed: int, worlds: int, strategies: int, days: int, jobs: int
 ) -> "Iterator[list[Life]]":
     from functools import partial
-    from multiprocessing import get_context
 
     from qmtl.sim.trial import lives
 
@@ -219,7 +218,7 @@ def _tried(
     if min(jobs, worlds) == 1:
         yield from map(one, seeds)
         return
-    with get_context("spawn").Pool(min(jobs, worlds)) as pool:
+    with pools.pool(min(jobs, worlds)) as pool:
         yield from pool.imap(one, seeds)
 
 

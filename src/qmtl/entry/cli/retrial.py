@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from . import output
+from . import output, pools
 from .journal import whole
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ def _placebos(
     jobs: int,
 ) -> Iterator[tuple[int, int]]:
     from functools import partial
-    from multiprocessing import get_context
 
     from qmtl.sim.again import promoted
 
@@ -108,7 +107,7 @@ def _placebos(
     if min(jobs, len(drawn)) <= 1:
         yield from map(one, drawn)
         return
-    with get_context("spawn").Pool(min(jobs, len(drawn))) as pool:
+    with pools.pool(min(jobs, len(drawn))) as pool:
         yield from pool.imap(one, drawn)
 
 
