@@ -96,10 +96,13 @@ def again(
     """What `policy` makes of a journal (whole, from entry 1), in the order strategies were bound.
 
     `watch` is given each entry with the one that follows, and answers the same, shown as they pass.
-    Raises Invalid when it has no policy: before the first one nothing was judged.
+    Raises Invalid when it has no policy, since before the first one nothing was judged, and when no
+    strategy was ever there.
     """
     if not any(isinstance(entry.fact, f.PolicyAdded) for entry in journal):
         raise Invalid("the world never had a policy: there is nothing to compare with.")
+    if not any(isinstance(entry.fact, f.StrategyBound) for entry in journal):
+        raise Invalid("no strategy was ever in the world: there is no history to try it on.")
     replay = _Replay(_at_once(policy), world_id, _lag(journal))
     for entry, following in watch(list(zip(journal, [*journal[1:], None], strict=True))):
         replay.take(entry)

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from qmtl import __version__
+from qmtl.core.implications import median_of, percent_of
 from qmtl.core.times import DAY_SEC, HOUR_SEC, rfc3339
 from qmtl.core.words import minute
 
@@ -106,6 +107,8 @@ def _environment() -> Environment:
         "short": short,
         "span": span,
         "standing": lambda standing: type(standing).__name__.lower(),
+        "passing": percent_of,
+        "half_after": median_of,
         "plain": lambda word: str(word).replace("_", " "),
     }
     made.globals |= {"static": static.url, "path": path, "version": __version__}
