@@ -17,7 +17,9 @@ from bench.soak.ears import BusEar, Follower, receiving
 from bench.soak.growth import Growth, Sample, database_bytes_per_event, grown, second_half
 from bench.soak.plan import Death, deaths
 from bench.soak.scene import Scene, scene
+from qmtl.adapters.client import ApiError, Away
 from qmtl.adapters.outgoing.deliveries import Deliveries
+from qmtl.core.errors import Refusal
 from qmtl.core.times import rfc3339
 from qmtl.entry.notify.config import STATE_DEFAULT
 from tests.campaigns import BEGAN
@@ -125,15 +127,14 @@ def soak(settings: Settings, folder: Path, tell: Tell) -> Soak:
                 # What was before its first look at a world, a notifier takes for history.
                 _until(lambda: _has_told(folder / STATE_DEFAULT, dict.fromkeys(worlds, 1)))
                 _days(found, there, desks, pool, tell)
-        except NobodyAnswers as error:
-            found.checks.append(Check(NOBODY_CALLED, (str(error),)))
-        else:
             found.checks.append(Check(NOBODY_CALLED, (*there.ended, *there.tracebacks())))
             tell("verified", 0, 1)
             heads = {world: admins[0].journal_head(world)["seq"] for world in worlds}
             _until(lambda: _caught_up(heads, followers, bus, folder / STATE_DEFAULT))
             found.checks += looked(there.url, admins[0], desks, followers, bus, came)
             tell("verified", 1, 1)
+        except (NobodyAnswers, ApiError, Away, Refusal) as error:
+            found.checks.append(Check(NOBODY_CALLED, (f"{type(error).__name__}: {error}",)))
         found.streams_broke = sum(max(each.opened - 1, 0) for each in followers)
         found.bus_broke, found.bus_again = bus.broke, bus.again
     if found.judged_hours:
