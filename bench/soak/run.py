@@ -15,7 +15,7 @@ from bench.soak.checks import Check, looked
 from bench.soak.desk import MODES, Desk, NobodyAnswers, Staff
 from bench.soak.ears import BusEar, Follower, receiving
 from bench.soak.growth import Growth, Sample, database_bytes_per_event, grown, second_half
-from bench.soak.plan import Death, deaths
+from bench.soak.plan import SURVIVES, Death, deaths
 from bench.soak.scene import Scene, scene
 from qmtl.adapters.client import ApiError, Away
 from qmtl.adapters.outgoing.deliveries import Deliveries
@@ -127,6 +127,7 @@ def soak(settings: Settings, folder: Path, tell: Tell) -> Soak:
                 # What was before its first look at a world, a notifier takes for history.
                 _until(lambda: _has_told(folder / STATE_DEFAULT, dict.fromkeys(worlds, 1)))
                 _days(found, there, desks, pool, tell)
+            there.rest()
             found.checks.append(Check(NOBODY_CALLED, (*there.ended, *there.tracebacks())))
             tell("verified", 0, 1)
             heads = {world: admins[0].journal_head(world)["seq"] for world in worlds}
@@ -138,7 +139,9 @@ def soak(settings: Settings, folder: Path, tell: Tell) -> Soak:
         found.streams_broke = sum(max(each.opened - 1, 0) for each in followers)
         found.bus_broke, found.bus_again = bus.broke, bus.again
     if found.judged_hours:
-        faults = [fault for each in found.growth for fault in each.faults()]
+        judged = {each.name for each in found.growth}
+        faults = [f"{name} was started again too late to say" for name in {*SURVIVES} - judged]
+        faults += [fault for each in found.growth for fault in each.faults()]
         found.checks.append(Check("nothing grows", tuple(faults)))
     found.seconds = time.monotonic() - began
     return found

@@ -61,7 +61,7 @@ class Scene:
     bus: nats.Server
     began: datetime
     url: str = field(init=False)
-    servers: list[Served] = field(init=False)
+    servers: list[Served] = field(default_factory=list)
     others: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # Loops, a notifier.
     ended: list[str] = field(default_factory=list)  # By themselves; a sentence each.
 
@@ -73,17 +73,20 @@ class Scene:
         self._meant: set[str] = set()  # To be gone, just now.
         self._commands: dict[str, Command] = {}
         self._dying = {name: threading.Lock() for name in EVERYBODY}
-        self.servers = [self._server(number) for number in range(COUNT)]
-        self.token = self.servers[0].token
 
     @property
     def urls(self) -> list[str]:
         return [f"http://127.0.0.1:{port}" for port in self.ports]
 
     def client(self, number: int, token: str | None = None) -> Client:
-        return Client(self.urls[number], token or self.token)
+        return Client(self.urls[number], token or self.servers[0].token)
 
     # ---- Starting ----------------------------------------------------------------------------
+
+    def start_servers(self) -> None:
+        """One after the other: the first makes the keys that both have."""
+        for number in range(COUNT):
+            self.servers.append(self._server(number))
 
     def start_loops(self, token: str) -> None:
         for number, url in enumerate(self.urls):
@@ -181,6 +184,16 @@ class Scene:
                     self.ended.append(f"{name} ended by itself, with code {process.poll()}")
                     self._again(name)
 
+    def rest(self) -> None:
+        """The loops are told to end: after the last tick one may still be refused what others had.
+
+        Only once nobody supervises."""
+        for name, process in self.others.items():
+            if name.startswith("loop"):
+                process.terminate()
+                if code := process.wait(STOP_SEC):
+                    self.ended.append(f"{name} was told to end, and did with code {code}")
+
     # ---- Looking -----------------------------------------------------------------------------
 
     def usage(self) -> dict[str, Usage]:
@@ -231,6 +244,7 @@ def scene(folder: Path, began: datetime) -> Iterator[Scene]:
         database.start(**DURABLE)
         found = Scene(folder, database, bus, began)
         try:
+            found.start_servers()
             yield found
         finally:
             found.stop()
