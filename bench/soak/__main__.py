@@ -26,7 +26,7 @@ LINES = 20  # Of progress, where there is no terminal to draw a bar on.
 
 def main() -> int:
     given = _asked()
-    settings = Settings(given.strategies, given.days, given.seed, given.kills)
+    settings = Settings(given.strategies, given.days, given.seed, given.kills, given.minutes)
     print(f"seed {settings.seed}", file=sys.stderr, flush=True)
     with TemporaryDirectory(prefix="qmtl-soak-") as made, _progress() as tell:
         folder = given.keep or Path(made)
@@ -46,6 +46,9 @@ def _asked() -> argparse.Namespace:
     asked.add_argument("--days", type=_some, default=defaults.days)
     asked.add_argument("--seed", type=int, default=defaults.seed)
     asked.add_argument("--kills", type=_none_or_some, default=defaults.kills)
+    asked.add_argument(
+        "--minutes", type=float, default=defaults.minutes, help="stop trading then, and check"
+    )
     asked.add_argument("--keep", type=Path, help="a folder for the logs, kept")
     asked.add_argument("--json", action="store_true")
     return asked.parse_args()

@@ -15,8 +15,12 @@ from qmtl.adapters.wire.export import lines
 from qmtl.adapters.wire.verify import verify
 from qmtl.core import facts as f
 from qmtl.core.facts import Entry
+from qmtl.core.fold import advance
 from qmtl.core.invariants import check
 from qmtl.core.names import SYSTEM, Stage, WorldId
+from qmtl.core.notices import of_entry
+from qmtl.core.view import WorldView
+from qmtl.entry.notify.messages import message_id
 
 PAGE = 1_000
 SHOWN = 5
@@ -54,7 +58,7 @@ def name_of(entry: Entry) -> Name | None:
         case f.ApprovalGiven():
             return "approval_given", f"{by} {fact.reason}"
         case f.PromotionApplied() if by == OPERATOR:
-            return "promotion_applied", f"{fact.strategy_id} {fact.run_id}"
+            return "promotion_applied", f"{fact.candidate_id} {fact.run_id}"
         case f.Demoted() if by == OPERATOR:
             return "demoted", f"{fact.strategy_id} {fact.detail}"
         case f.Killed():
@@ -86,6 +90,17 @@ def exactly_once(desk: Desk, journal: Iterable[Entry]) -> list[str]:
     return wrong
 
 
+def untold(journal: Iterable[Entry], world: str, came: set[str]) -> list[str]:
+    """Of what people have to know, what the notifier did not tell."""
+    view, missing = WorldView(world_id=WorldId(world)), []
+    for entry in journal:
+        notice = of_entry(view, entry)
+        view = advance(view, entry)
+        if notice is not None and message_id(notice) not in came:
+            missing.append(f"{world}: entry {entry.seq}: {notice.title}")
+    return missing
+
+
 def told(name: str, reached: int, head: int) -> list[str]:
     return [] if reached == head else [f"{name}: {reached} of {head} events came"]
 
@@ -96,6 +111,7 @@ def looked(
     desks: list[Desk],
     followers: list[Follower],
     bus: BusEar,
+    came: set[str],
 ) -> Iterator[Check]:
     """All of them, in order.  Everything is at rest."""
     with closing(SqlStore(url)) as store:
@@ -109,6 +125,8 @@ def looked(
             for wrong in store.audit(WorldId(world))
         ]
         yield Check("every table is what the journal says", tuple(derived))
+        silent = [each for world in worlds for each in untold(entries(store, world), world, came)]
+        yield Check("the notifier told everything at least once", tuple(silent))
         now = client.clock()["now"]
         sound = [
             f"{world}: {wrong}"

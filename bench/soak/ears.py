@@ -1,4 +1,4 @@
-"""Who listens all the while: to each world's events over SSE, and to the bus.
+"""Who listens all the while: to each world's events over SSE, to the bus, to the notifier.
 
 Over SSE whoever is cut off comes back with the id of the last event, at the other server: each id
 comes once, without a gap.  The bus promises less, at least once and in order: an event may come
@@ -8,7 +8,10 @@ again, and none comes before the one that precedes it has come.
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import nats
 from nats.errors import Error as NatsError
@@ -161,3 +164,30 @@ class BusEar:
 
 async def _unsaid(_error: Exception) -> None:
     """Whoever waits is told."""
+
+
+@contextmanager
+def receiving() -> Iterator[tuple[str, set[str]]]:
+    """A webhook's URL, and the ids of the messages that came to it, however often."""
+    came: set[str] = set()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            came.add(self.headers["webhook-id"])
+            self.send_response(204)
+            with suppress(BrokenPipeError, ConnectionResetError):  # The notifier was killed.
+                self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, name="receiver")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/", came
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -6,7 +6,9 @@ from math import ceil
 from random import Random
 
 DIES = ("server 0", "loop 0", "bus", "database")
-SURVIVES = ("server 1", "loop 1")  # The second half: what grows is seen in what goes on living.
+# The second half: what grows is seen in what goes on living.
+SURVIVES = ("server 1", "loop 1", "notifier")
+EVERYBODY = (*DIES, *SURVIVES)
 DOWN_SEC = (0.1, 3.0)
 
 
@@ -24,7 +26,7 @@ def deaths(days: int, count: int, seed: int) -> tuple[Death, ...]:
     """So many, spread over the days: everything dies in turn, and in the second half the rest."""
     chance = Random(seed)
     first = ceil(count / 2)
-    targets = [*_turns(chance, (*DIES, *SURVIVES), first), *_turns(chance, DIES, count - first)]
+    targets = [*_turns(chance, EVERYBODY, first), *_turns(chance, DIES, count - first)]
     halves = (range(first), 0, days // 2), (range(first, count), days // 2, days)
     drawn = []
     for numbers, begins, ends in halves:

@@ -13,18 +13,29 @@ from pathlib import Path
 
 from bench.soak.checks import Check, looked
 from bench.soak.desk import MODES, Desk, NobodyAnswers, Staff
-from bench.soak.ears import BusEar, Follower
+from bench.soak.ears import BusEar, Follower, receiving
 from bench.soak.growth import Growth, Sample, database_bytes_per_event, grown, second_half
-from bench.soak.plan import Death, deaths
+from bench.soak.plan import SURVIVES, Death, deaths
 from bench.soak.scene import Scene, scene
+from qmtl.adapters.client import ApiError, Away
+from qmtl.adapters.outgoing.deliveries import Deliveries
+from qmtl.core.errors import Refusal
 from qmtl.core.times import rfc3339
+from qmtl.entry.notify.config import STATE_DEFAULT
 from tests.campaigns import BEGAN
 
 WORLDS_MAX = 4
 CAUGHT_UP_SEC = 60.0
+LOOK_SEC = 0.1
 JUDGED_HOURS_MIN = 0.1  # A shorter half says more of how a process starts than of what grows.
 AFTER_THE_CLOSE = timedelta(minutes=1)
-OURS = ("server 0", "server 1", "loop 0", "loop 1")  # What grows elsewhere is told, not judged.
+OURS = (
+    "server 0",
+    "server 1",
+    "loop 0",
+    "loop 1",
+    "notifier",
+)  # What grows elsewhere is told, not judged.
 NOBODY_CALLED = "nobody had to be called"
 
 
@@ -34,6 +45,7 @@ class Settings:
     days: int = 250
     seed: int = 0
     kills: int = 40
+    minutes: float | None = None  # That the days may take; what there is then is checked.
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +107,14 @@ def soak(settings: Settings, folder: Path, tell: Tell) -> Soak:
     with scene(folder, BEGAN) as there, ExitStack() as opened:
         admins = tuple(opened.enter_context(there.client(n)) for n in range(len(there.urls)))
         staff = opened.enter_context(closing(Staff.hired(admins)))
-        token = admins[0].create_token(actor="loop", roles=["operator"])["token"]
-        there.start_loops(token)
+        there.start_loops(staff.tokens["loop"])
+        url, came = opened.enter_context(receiving())
+        there.start_notifier(staff.tokens["nina"], url)
         bus = BusEar(there.bus.url)
         bus.start()
         opened.callback(bus.stop)
         found.desks = desks = _desks(settings, staff)
+        worlds = [desk.world for desk in desks]
         followers: list[Follower] = []
         try:
             with _supervised(there), ThreadPoolExecutor(len(desks)) as pool:
@@ -110,20 +124,24 @@ def soak(settings: Settings, folder: Path, tell: Tell) -> Soak:
                     followers[-1].start()
                     opened.callback(followers[-1].stop)
                 _submitted(desks, pool, tell)
+                # What was before its first look at a world, a notifier takes for history.
+                _until(lambda: _has_told(folder / STATE_DEFAULT, dict.fromkeys(worlds, 1)))
                 _days(found, there, desks, pool, tell)
-        except NobodyAnswers as error:
-            found.checks.append(Check(NOBODY_CALLED, (str(error),)))
-        else:
+            there.rest()
             found.checks.append(Check(NOBODY_CALLED, (*there.ended, *there.tracebacks())))
             tell("verified", 0, 1)
-            heads = {desk.world: admins[0].journal_head(desk.world)["seq"] for desk in desks}
-            _caught_up(heads, followers, bus)
-            found.checks += looked(there.url, admins[0], desks, followers, bus)
+            heads = {world: admins[0].journal_head(world)["seq"] for world in worlds}
+            _until(lambda: _caught_up(heads, followers, bus, folder / STATE_DEFAULT))
+            found.checks += looked(there.url, admins[0], desks, followers, bus, came)
             tell("verified", 1, 1)
+        except (NobodyAnswers, ApiError, Away, Refusal) as error:
+            found.checks.append(Check(NOBODY_CALLED, (f"{type(error).__name__}: {error}",)))
         found.streams_broke = sum(max(each.opened - 1, 0) for each in followers)
         found.bus_broke, found.bus_again = bus.broke, bus.again
     if found.judged_hours:
-        faults = [fault for each in found.growth for fault in each.faults()]
+        judged = {each.name for each in found.growth}
+        faults = [f"{name} was started again too late to say" for name in {*SURVIVES} - judged]
+        faults += [fault for each in found.growth for fault in each.faults()]
         found.checks.append(Check("nothing grows", tuple(faults)))
     found.seconds = time.monotonic() - began
     return found
@@ -173,6 +191,8 @@ def _days(
     with ThreadPoolExecutor(max(len(planned), 1), "death") as dying:
         for day in range(settings.days):
             began, at = time.monotonic(), BEGAN + timedelta(days=day + 1)
+            if settings.minutes is not None and began - first > 60 * settings.minutes:
+                return
             body = {"now": rfc3339(at + AFTER_THE_CLOSE)}
             desks[0].asked("admin", "POST", "/clock", body=body)
             today = [
@@ -203,11 +223,25 @@ def _dies(there: Scene, death: Death, after_sec: float) -> Died:
     return Died(death, time.monotonic() - began)
 
 
-def _caught_up(heads: dict[str, int], followers: list[Follower], bus: BusEar) -> None:
-    """Waits until everybody has heard everything, or ought to have."""
+def _caught_up(
+    heads: dict[str, int], followers: list[Follower], bus: BusEar, notified: Path
+) -> bool:
+    """Whether everybody has heard everything."""
+    followed = all(each.last >= heads[each.world] for each in followers)
+    told = all(bus.reached(world) >= head for world, head in heads.items())
+    return followed and told and _has_told(notified, heads)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    """Waits until it does, or ought to."""
     until = time.monotonic() + CAUGHT_UP_SEC
-    while time.monotonic() < until:
-        told = all(each.last >= heads[each.world] for each in followers)
-        if told and all(bus.reached(world) >= head for world, head in heads.items()):
-            return
-        time.sleep(0.1)
+    while not holds() and time.monotonic() < until:
+        time.sleep(LOOK_SEC)
+
+
+def _has_told(state: Path, heads: dict[str, int]) -> bool:
+    """Whether the notifier has read so far, and nothing of it waits."""
+    with closing(Deliveries(state)) as kept:
+        places = {world: kept.position(world) for world in heads}
+        read = all(place and place.seq >= heads[world] for world, place in places.items())
+        return read and not kept.log(1, "waiting")

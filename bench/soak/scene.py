@@ -1,4 +1,4 @@
-"""Who is there: PostgreSQL, NATS, two servers that share both, and two campaign loops.
+"""Who is there: PostgreSQL, NATS, two servers that share both, two campaign loops, a notifier.
 
 Whoever ends is started again, as a supervisor would, and by nobody else.  That it ended by itself
 is kept: nobody here asks anything to end but with SIGKILL.
@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psycopg
 
 from bench.load import LIMITS
 from bench.soak.growth import Usage
+from bench.soak.plan import EVERYBODY
 from qmtl.adapters.client import Client
 from tests import nats, postgres
 from tests.campaigns import stamp
@@ -30,20 +31,38 @@ START_SEC = 60.0
 AGAIN_SEC = 0.1
 STOP_SEC = 15.0
 TRACEBACK = "Traceback (most recent call last)"
+SECRET = "whsec_c29hayBzb2FrIHNvYWsgc29hayBzb2Fr"
+NOTIFY = """
+every: 1s
+targets:
+  desk: {kind: webhook, url: RECEIVER, secret: {file: secret}}
+rules:
+  - {to: [desk], about: [kill, demoted, blocked]}
+"""
 DURABLE = {"fsync": "on", "shared_buffers": "128MB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of qmtl, the server that it goes to, and its credential."""
+
+    arguments: tuple[str, ...]
+    url: str
+    token: str
 
 
 @dataclass
 class Scene:
-    """Everybody, by name: `server 0`, `server 1`, `loop 0`, `loop 1`, `bus`, `database`."""
+    """Everybody, by name: `server 0`, `server 1`, `loop 0`, `loop 1`, `notifier`, `bus`,
+    `database`."""
 
     folder: Path
     database: postgres.Server
     bus: nats.Server
     began: datetime
     url: str = field(init=False)
-    servers: list[Served] = field(init=False)
-    loops: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    servers: list[Served] = field(default_factory=list)
+    others: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # Loops, a notifier.
     ended: list[str] = field(default_factory=list)  # By themselves; a sentence each.
 
     def __post_init__(self) -> None:
@@ -52,50 +71,60 @@ class Scene:
         self.auth = self.folder / "auth.toml"
         self.auth.write_text(LIMITS)
         self._meant: set[str] = set()  # To be gone, just now.
-        self._dying = {name: threading.Lock() for name in self.names}
-        self.servers = [self._server(number) for number in range(COUNT)]
-        self.token = self.servers[0].token
+        self._commands: dict[str, Command] = {}
+        self._dying = {name: threading.Lock() for name in EVERYBODY}
 
     @property
     def urls(self) -> list[str]:
         return [f"http://127.0.0.1:{port}" for port in self.ports]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        numbered = (f"{kind} {n}" for kind in ("server", "loop") for n in range(COUNT))
-        return (*numbered, "bus", "database")
-
     def client(self, number: int, token: str | None = None) -> Client:
-        return Client(self.urls[number], token or self.token)
+        return Client(self.urls[number], token or self.servers[0].token)
 
     # ---- Starting ----------------------------------------------------------------------------
 
+    def start_servers(self) -> None:
+        """One after the other: the first makes the keys that both have."""
+        for number in range(COUNT):
+            self.servers.append(self._server(number))
+
     def start_loops(self, token: str) -> None:
-        self.loop_token = token
-        self.loops = [self._loop(number) for number in range(COUNT)]
+        for number, url in enumerate(self.urls):
+            command = ("world", "campaign-loop", "--all", "--interval", "1s", "--json")
+            self._start(f"loop {number}", Command(command, url, token))
 
-    def _server(self, number: int) -> Served:
-        options = ["--database", self.url, "--bus", self.bus.url, "--auth", str(self.auth)]
-        options += ["--clock", "replay", "--at", stamp(self.began)]
-        with self._log(f"server-{number}") as log:
-            port = str(self.ports[number])
-            return start(self.folder / "data", *options, "--port", port, log=log)
+    def start_notifier(self, token: str, receiver: str) -> None:
+        """Tells a webhook what happens in any world."""
+        config = self.folder / "notify.yaml"
+        config.write_text(NOTIFY.replace("RECEIVER", receiver))
+        (self.folder / "secret").write_text(SECRET)
+        self._start("notifier", Command(("notify", "--config", str(config)), self.urls[0], token))
 
-    def _loop(self, number: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "qmtl", "world", "campaign-loop", "--all"]
-        ours = {"QMTL_URL": self.urls[number], "QMTL_TOKEN": self.loop_token}
+    def _start(self, name: str, command: "Command") -> None:
+        self._commands[name] = command
+        self.others[name] = self._other(name)
+
+    def _other(self, name: str) -> subprocess.Popen[bytes]:
+        asked = self._commands[name]
         rest = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
-        with self._log(f"loop-{number}") as log:
+        with self._log(name) as log:
             return subprocess.Popen(
-                [*command, "--interval", "1s", "--json"],
-                env={**rest, **ours},
+                [sys.executable, "-m", "qmtl", *asked.arguments],
+                env={**rest, "QMTL_URL": asked.url, "QMTL_TOKEN": asked.token},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
 
+    def _server(self, number: int) -> Served:
+        options = ["--database", self.url, "--bus", self.bus.url, "--auth", str(self.auth)]
+        options += ["--clock", "replay", "--at", stamp(self.began)]
+        with self._log(f"server {number}") as log:
+            port = str(self.ports[number])
+            return start(self.folder / "data", *options, "--port", port, log=log)
+
     @contextmanager
     def _log(self, name: str) -> Iterator[IO[str]]:
-        with (self.folder / f"{name}.log").open("a") as log:
+        with (self.folder / f"{name.replace(' ', '-')}.log").open("a") as log:
             yield log
 
     # ---- Dying -------------------------------------------------------------------------------
@@ -110,31 +139,27 @@ class Scene:
             self._meant.discard(name)
 
     def _killed(self, name: str) -> None:
-        kind, _, number = name.partition(" ")
-        match kind:
-            case "server":
-                self.servers[int(number)].kill()
-            case "loop":
-                self.loops[int(number)].kill()
-                self.loops[int(number)].wait(STOP_SEC)
+        match name:
             case "bus":
                 self.bus.kill()
             case "database":
                 self.database.stop("immediate")
+            case "server 0" | "server 1":
+                self.servers[int(name[-1])].kill()
             case _:
-                raise AssertionError(f"there is no {name}")
+                self.others[name].kill()
+                self.others[name].wait(STOP_SEC)
 
     def _again(self, name: str) -> None:
-        kind, _, number = name.partition(" ")
-        match kind:
-            case "server":
-                self.servers[int(number)] = self._patiently(int(number))
-            case "loop":
-                self.loops[int(number)] = self._loop(int(number))
+        match name:
             case "bus":
                 self.bus.start()
             case "database":
                 self.database.start(**DURABLE)
+            case "server 0" | "server 1":
+                self.servers[int(name[-1])] = self._patiently(int(name[-1]))
+            case _:
+                self.others[name] = self._other(name)
 
     def _patiently(self, number: int) -> Served:
         """A server that finds no database does not start, and is started again."""
@@ -147,25 +172,35 @@ class Scene:
                     raise
                 time.sleep(AGAIN_SEC)
 
+    def _running(self) -> dict[str, subprocess.Popen[Any]]:
+        servers = {f"server {n}": each.process for n, each in enumerate(self.servers)}
+        return {**servers, **self.others}
+
     def watch(self, over: threading.Event) -> None:
         """Starts again who ended by itself, and keeps that it did, until it is over."""
         while not over.wait(AGAIN_SEC):
-            running = [*(each.process for each in self.servers), *self.loops]
-            for name, process in zip(self.names, running, strict=False):
+            for name, process in self._running().items():
                 if process.poll() is not None and name not in self._meant:
                     self.ended.append(f"{name} ended by itself, with code {process.poll()}")
                     self._again(name)
 
+    def rest(self) -> None:
+        """The loops are told to end: after the last tick one may still be refused what others had.
+
+        Only once nobody supervises."""
+        for name, process in self.others.items():
+            if name.startswith("loop"):
+                process.terminate()
+                if code := process.wait(STOP_SEC):
+                    self.ended.append(f"{name} was told to end, and did with code {code}")
+
     # ---- Looking -----------------------------------------------------------------------------
 
     def usage(self) -> dict[str, Usage]:
-        pids = [*(each.process.pid for each in self.servers), *(each.pid for each in self.loops)]
         assert self.bus.process is not None
         assert self.database.process is not None
-        found = {
-            name: usage_of([pid])
-            for name, pid in zip(self.names, [*pids, self.bus.process.pid], strict=False)
-        }
+        alone = {**self._running(), "bus": self.bus.process}
+        found = {name: usage_of([process.pid]) for name, process in alone.items()}
         postmaster = self.database.process.pid
         return {**found, "database": usage_of([postmaster, *children(postmaster)])}
 
@@ -193,10 +228,9 @@ class Scene:
         return found
 
     def stop(self) -> None:
-        ours = [*self.loops, *(server.process for server in self.servers)]
-        for process in ours:
+        for process in self._running().values():
             process.terminate()
-        for process in ours:
+        for process in self._running().values():
             process.wait(STOP_SEC)
         for server in self.servers:
             server.gone()
@@ -210,6 +244,7 @@ def scene(folder: Path, began: datetime) -> Iterator[Scene]:
         database.start(**DURABLE)
         found = Scene(folder, database, bus, began)
         try:
+            found.start_servers()
             yield found
         finally:
             found.stop()

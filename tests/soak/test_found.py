@@ -6,14 +6,18 @@ from typing import Any, cast
 
 import pytest
 
-from bench.soak.checks import exactly_once, told
+from bench.soak.checks import exactly_once, told, untold
 from bench.soak.desk import Desk
 from bench.soak.ears import BusEar, Follower
 from bench.soak.plan import DIES, DOWN_SEC, SURVIVES, deaths
 from qmtl.adapters import jetstream
 from qmtl.adapters.client import Event, Quiet
 from qmtl.core import facts as f
+from qmtl.core.fold import advance
 from qmtl.core.names import ActorId, StrategyId, WorldId
+from qmtl.core.notices import of_entry
+from qmtl.core.view import WorldView
+from qmtl.entry.notify.messages import message_id
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -62,6 +66,13 @@ def test_what_is_lost_or_twice_is_found(journal: list[f.Entry], wrong: list[str]
     found = exactly_once(desk(), journal)
     assert len(found) == len(wrong)
     assert all(said in each for said, each in zip(wrong, found, strict=True))
+
+
+def test_what_the_notifier_did_not_tell_is_found() -> None:
+    notice = of_entry(advance(WorldView(world_id=WorldId("w")), JOURNAL[0]), JOURNAL[1])
+    assert notice is not None
+    assert untold(JOURNAL, "w", {message_id(notice)}) == []
+    assert untold(JOURNAL, "w", set()) == ["w: entry 2: The world w was killed"]
 
 
 def followed(*seqs: int) -> Follower:
