@@ -22,7 +22,8 @@ def paths(harness: Harness) -> list[str]:
         *("/ui", "/ui/system", "/ui/nothing", BASE, f"{BASE}/policy", f"{BASE}/journal"),
         *(f"{BASE}/journal/1", f"{BASE}/journal/verified", f"{BASE}/hub", "/ui/sign-in"),
         *(f"{BASE}/strategies/s1", f"{BASE}/strategies/s1/runs/{run.run_id}"),
-        f"{BASE}/candidates/{candidate}",
+        *(f"{BASE}/candidates/{candidate}", f"{BASE}/candidates/{candidate}/dossier"),
+        f"{BASE}/day",
     ]
 
 

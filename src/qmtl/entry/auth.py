@@ -46,6 +46,7 @@ PUBLIC: Final = frozenset(
     {
         *("GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"),
         *("GET /", "GET /ui/sign-in", "POST /ui/sign-in", "POST /ui/sign-out"),
+        *("GET /ui/sign-in/oidc", "GET /ui/sign-in/oidc/callback"),
         "GET /ui/static/{name}",
     }
 )
@@ -128,6 +129,8 @@ _PAGES: Final[Mapping[str, Roles]] = {
     f"GET {_S}/chart": ANYONE,
     f"GET {_S}/runs/{{run_id}}": ANYONE,
     f"GET {UI}{_W}/candidates/{{candidate_id}}": ANYONE,
+    f"GET {UI}{_W}/candidates/{{candidate_id}}/dossier": ANYONE,
+    f"GET {UI}{_W}/day": ANYONE,
     f"GET {UI}{_W}/policy": ANYONE,
     f"GET {UI}{_W}/journal": ANYONE,
     f"GET {UI}{_W}/journal/verified": ANYONE,

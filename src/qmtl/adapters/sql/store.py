@@ -43,6 +43,9 @@ KEEP_INSTANT = (
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
 )
 HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
+FIRST = "SELECT pg_advisory_xact_lock(:worlds, hashtext(:world_id))"
+FIRST_AT_ONCE = "SELECT pg_try_advisory_xact_lock(:worlds, hashtext(:world_id))"
+WORLDS = 0x716D776F  # Names the locks of worlds that have no row yet.
 SNAPSHOTS_KEPT = 16  # Many strategies are judged by the same few, one after the other.
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
@@ -90,10 +93,7 @@ class SqlStore:
         # INVARIANT: a process waits for another only while it holds nothing that could be waited
         # for: no two wait for each other.
         waits = not self._transaction.begun
-        key = {"world_id": world_id}
-        connection = self._transaction.writing()
-        found = connection.exec_driver_sql(HOLD if waits else f"{HOLD} SKIP LOCKED", key).first()
-        if found is None and journal.head(connection, world_id).seq:
+        if not _held(self._transaction.writing(), world_id, waits):
             raise Alone(world_id)
         self._transaction.held |= {world_id}
 
@@ -376,6 +376,22 @@ def _database(where: Path | str, connect: folder.Connect) -> Database:
     from . import postgres  # Its driver is not needed for a folder, and may not be installed.
 
     return postgres.database(where)
+
+
+def _held(connection: Connection, world_id: WorldId, waits: bool) -> bool:
+    """Whether the world is this process's until the transaction ends; False only of who does not
+    wait.  A world that nobody has written to has no row: who would be the first holds its name."""
+    key, hold = {"world_id": world_id}, HOLD if waits else f"{HOLD} SKIP LOCKED"
+    if connection.exec_driver_sql(hold, key).first() is not None:
+        return True
+    if journal.head(connection, world_id).seq:
+        return False
+    first = FIRST if waits else FIRST_AT_ONCE
+    if connection.exec_driver_sql(first, {**key, "worlds": WORLDS}).scalar() is False:
+        return False
+    # Another may have been the first, just now.
+    held = connection.exec_driver_sql(hold, key).first() is not None
+    return held or not journal.head(connection, world_id).seq
 
 
 def _vouched(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:

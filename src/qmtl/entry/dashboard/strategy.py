@@ -118,7 +118,7 @@ def run(visit: VisitIn, world_id: WorldIn, strategy_id: StrategyIn, run_id: RunI
     revisions = visit.store.revisions(world_id, strategy_id, run_id)
     return visit.page(
         "run.html",
-        world_id=world_id,
+        view=world(visit.store, world_id),
         strategy_id=strategy_id,
         found=found,
         revisions=revisions[::-1][:MOVES],
