@@ -58,6 +58,12 @@ def busy(folder: Path, number: int) -> bytes:
     return drawn(number)
 
 
+def slow(number: int) -> int:
+    """Which process it is in."""
+    time.sleep(1.0)
+    return os.getpid()
+
+
 def endless(folder: Path, number: int) -> None:
     """Says which process it is in, and never ends."""
     (folder / str(os.getpid())).touch()
