@@ -27,7 +27,7 @@ from tests.campaigns import BEGAN
 WORLDS_MAX = 4
 CAUGHT_UP_SEC = 60.0
 LOOK_SEC = 0.1
-JUDGED_HOURS_MIN = 0.1  # A shorter half says more of how a process starts than of what grows.
+JUDGED_HOURS_MIN = 1 / 12  # A shorter half says more of how a process starts than of what grows.
 AFTER_THE_CLOSE = timedelta(minutes=1)
 OURS = (
     "server 0",

@@ -192,4 +192,7 @@ def _fail(waiter: Waiter, cause: BaseException | None) -> None:
 
 def _refusal(cause: BaseException | None) -> Refusal | None:
     """Of what ended a batch, or of what made the engine give up the transaction before."""
-    return refusal(cause) or refusal(cause.__context__ if cause else None)
+    before = cause.__context__ if cause else None
+    if isinstance(before, StoreAway):  # A job within a job was told already.
+        return type(before)(*before.args)
+    return refusal(cause) or refusal(before)
