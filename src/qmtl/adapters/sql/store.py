@@ -24,6 +24,7 @@ from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.clock import SystemClock
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
+from qmtl.adapters.objects import Remembered
 from qmtl.app.ports import (
     ChainedEntry,
     Commit,
@@ -43,7 +44,7 @@ from qmtl.core.view import WorldView
 from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads, reduction
 from .database import Begun, Database
 from .errors import BodyDropped, StoreAway, StoreDamaged, told
-from .outside import Moved
+from .outside import Elsewhere, Hasty, Moved
 from .transaction import Hot, Transaction
 from .writer import Alone, Writer
 
@@ -53,6 +54,7 @@ KEEP_INSTANT = (
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
 )
 HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
+FETCHES_MAX = 4  # Turns of a job that needs what is outside, before the writer waits for it.
 SNAPSHOTS_KEPT = 16  # Many strategies are judged by the same few, one after the other.
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
@@ -75,7 +77,8 @@ class SqlStore:
         """
         self._objects = objects
         with told(), ExitStack() as opened:
-            self._database = outside.beside(_database(where, connect), objects)
+            remembered = None if objects is None else Remembered(objects)
+            self._database, self._hasty = outside.beside(_database(where, connect), remembered)
             opened.callback(self._database.close)
             connection = opened.enter_context(self._database.writer.connect())
             outside.must_be_known(connection)
@@ -97,8 +100,25 @@ class SqlStore:
     # ---- Writing -----------------------------------------------------------------------------
 
     def write(self, job: Callable[[], T]) -> T:
+        """A job that needs what is not at hand is undone, and done again once it is."""
         with told():
-            return self._writer.write(job)
+            if self._hasty is None or self._writer.here:
+                return self._writer.write(job)
+            for _ in range(FETCHES_MAX):
+                try:
+                    return self._writer.write(job)
+                except Elsewhere as missing:
+                    for kept in missing.wanted:
+                        self._hasty.of.get(kept)
+            return self._writer.write(partial(self._patiently, self._hasty, job))
+
+    def _patiently(self, hasty: Hasty, job: Callable[[], T]) -> T:
+        """A job of very much: it does not fit in what is remembered, or takes too many turns."""
+        hasty.patient = True
+        try:
+            return job()
+        finally:
+            hasty.patient = False
 
     def hold(self, world_id: WorldId) -> None:
         assert self._writer.here, "hold is for jobs of write"
