@@ -32,7 +32,7 @@ def whole(
 ) -> f.SnapshotStored:
     at = START + day * DAY
     series = {sid: ([int(at.timestamp()) * 1_000_000], [0.01]) for sid in sids or (A,)}
-    return replace(snapshot(version, series, at, stage), **WHOLE)  # type: ignore[arg-type]  # Its.
+    return replace(snapshot(version, series, at, stage), **WHOLE)  # type: ignore[arg-type]  # Fields by name.
 
 
 def told(*facts: f.Fact) -> list[f.Entry]:

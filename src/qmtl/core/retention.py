@@ -89,7 +89,7 @@ def survey(entries: Iterable[Entry], before: datetime) -> tuple[Old, ...]:
             parts = parts_of(fact)
             if parts and entry.at < before:
                 told = {"version": fact.version, "stage": fact.stage, "parts": parts}
-                old[entry.seq] = Old(seq=entry.seq, stored_at=entry.at, **told)  # type: ignore[arg-type]  # By name.
+                old[entry.seq] = Old(seq=entry.seq, stored_at=entry.at, **told)  # type: ignore[arg-type]  # Fields by name.
         for seq, reason in _looked_at(seen, entry):
             if seq in old:
                 why.setdefault(seq, {})[reason] = None
@@ -120,7 +120,7 @@ class _Seen:
     runs: dict[tuple[StrategyId, RunId], set[int]] = field(default_factory=dict)
     of: dict[CandidateId, StrategyId] = field(default_factory=dict)
 
-    def now(self, sid: StrategyId, stages: Iterable[Stage]) -> Iterator[int]:
+    def newest_of(self, sid: StrategyId, stages: Iterable[Stage]) -> Iterator[int]:
         """The newest snapshots of a strategy."""
         found = (self.newest.get((stage, sid)) for stage in stages)
         return (seq for each in found if each is not None for seq in each[1:])
@@ -145,7 +145,7 @@ def _looked_at(seen: _Seen, entry: Entry) -> Iterator[Hold]:
                 yield from _of_run(seen, run)
             said = f"the selection of entry {entry.seq} rests on it"
             for sid in fact.cohort:
-                yield from ((seq, said) for seq in seen.now(sid, [fact.stage]))
+                yield from ((seq, said) for seq in seen.newest_of(sid, [fact.stage]))
         case CandidateProposed(candidate_id=cid, strategy_id=sid, run_id=run_id):
             seen.of[cid] = sid
             said = f"candidate {cid} of {sid} rests on run {run_id}"
@@ -156,11 +156,11 @@ def _looked_at(seen: _Seen, entry: Entry) -> Iterator[Hold]:
             yield from ((seq, said) for seq in seen.of_run(sid, run_id))
         case PromotionApplied(strategy_id=sid, run_id=run_id, snapshot_seq=snapshot):
             said = f"{sid} went live on it (entry {entry.seq})"
-            looked = {snapshot, *seen.of_run(sid, run_id), *seen.now(sid, Stage)}
+            looked = {snapshot, *seen.of_run(sid, run_id), *seen.newest_of(sid, Stage)}
             yield from ((seq, said) for seq in sorted(looked))
         case PromotionBlocked(strategy_id=sid):
             said = f"{sid} was refused live on it (entry {entry.seq})"
-            yield from ((seq, said) for seq in seen.now(sid, Stage))
+            yield from ((seq, said) for seq in seen.newest_of(sid, Stage))
         case _:
             pass  # It rests on a run, on returns, or on a person.
 
@@ -168,7 +168,7 @@ def _looked_at(seen: _Seen, entry: Entry) -> Iterator[Hold]:
 def _of_run(seen: _Seen, run: EvaluationRun) -> Iterator[Hold]:
     named = {run.snapshot_version, *(metric.snapshot_version for metric in run.metrics.values())}
     looked = {seen.versions[version] for version in named if version in seen.versions}
-    looked |= set(seen.now(run.strategy_id, [run.stage]))
+    looked |= set(seen.newest_of(run.strategy_id, [run.stage]))
     seen.runs.setdefault((run.strategy_id, run.run_id), set()).update(looked)
     said = f"run {run.run_id} of {run.strategy_id} ({run.stage}, {run.verdict}) was judged by it"
     return ((seq, said) for seq in sorted(looked))
