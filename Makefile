@@ -6,7 +6,7 @@ BIN := .venv/bin
 VENV := .venv/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo test browser check format sim sim-mutants lives crash races power mutants bench quality docs lock clean
+.PHONY: help venv run demo test browser check format sim sim-mutants lives crash races power mutants bench soak quality docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ mutants: $(VENV) ## Break the gate, the decision, the activation and the statist
 
 bench: $(VENV) ## Measure
 	$(BIN)/python -m bench
+
+soak: $(VENV) ## A year of 1,000 strategies on PostgreSQL and NATS, with everything killed in turn: nothing lost, nothing grows
+	$(BIN)/python -m bench.soak
 
 quality: $(VENV) ## Measure what the evidence promises, on 10,000 paths a cell; fails on a broken promise
 	$(BIN)/python -m bench.quality

@@ -6,11 +6,9 @@ door's parsing and validation, the decision, journal, tables and a commit with a
 """
 
 import platform
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,58 +17,17 @@ import numpy as np
 import orjson
 import polars as pl
 
-from bench import evidence, gate, load, sdk
+from bench import evidence, gate, load, pages, postgres, sdk, size
 from bench.floors import BareStore, Figure, paired, reduction
 from bench.load import body
-from qmtl.adapters import policies
-from qmtl.adapters.client import Client
+from bench.worlds import BEGAN, WORLD, by, evaluate, post, world
 from qmtl.adapters.sql.store import SqlStore
-from qmtl.adapters.wire.bodies_hub import Snapshot
-from qmtl.app import campaigns, evaluations, hub, strategies, worlds
-from qmtl.app.step import By
-from qmtl.core.names import ActorId, Role, Stage, StrategyId, WorldId
+from qmtl.app import evaluations
+from qmtl.core.names import Stage, StrategyId
 from qmtl.demo import us_large_caps
 from qmtl.sdk.engine import Engine
 from qmtl.sdk.frames import KINDS, Kind, given
 from qmtl.sdk.strategy import weights_of
-
-WORLD = WorldId("bench")
-BEGAN = datetime(2025, 1, 1, 21, tzinfo=UTC)
-READY = "listening on "
-
-
-def by(now: datetime) -> By:
-    return By(ActorId("bench"), frozenset(Role), now)
-
-
-def world(folder: Path, count: int) -> SqlStore:
-    """A world under the sandbox policy with `count` strategies."""
-    store = SqlStore(folder)
-    new = worlds.NewWorld(world_id=WORLD, name="", description="", labels={}, allow_live=True)
-    worlds.create(store, by(BEGAN), new, dual_control=False)
-    policy = policies.parse(policies.shipped("sandbox"))
-    checksum = policies.checksum(policy)
-    worlds.add_policy(store, WORLD, by(BEGAN), policy, checksum, dual_control=False)
-
-    def bind() -> None:
-        for number in range(count):
-            binding = strategies.Binding(
-                strategy_id=StrategyId(f"s{number}"), name="", fingerprint=None, variants_tried=None
-            )
-            strategies.bind(store, WORLD, by(BEGAN), binding)
-
-    store.write(bind)
-    return store
-
-
-def post(store: SqlStore, posted: bytes, stage: Stage) -> None:
-    snapshot = Snapshot.of(orjson.loads(posted)).meaning(stage)
-    hub.post(store, WORLD, by(snapshot.as_of), snapshot)
-
-
-def evaluate(store: SqlStore, sid: str, now: datetime) -> None:
-    request = evaluations.Request(strategy_id=StrategyId(sid), stage=Stage.SHADOW)
-    evaluations.evaluate(store, WORLD, by(now), request)
 
 
 def snapshots(folder: Path) -> Figure:
@@ -178,27 +135,6 @@ def cohort(folder: Path, strategies: int = 1_000) -> Figure:
     return figure
 
 
-def ticks(folder: Path) -> Figure:
-    """10,000 strategies beside 1,000: ten times the strategies, at most ten times the time."""
-    stores = []
-    for count in (1_000, 10_000):
-        store = world(folder / str(count), count)
-        for start in range(0, count, 1_000):
-            names = [f"s{start + i}" for i in range(1_000)]
-            post(store, body(names, BEGAN - timedelta(days=3), 2, start), Stage.BACKTEST)
-        stores.append(store)
-    small, large = stores
-    figure = paired(
-        "tick, 10,000 strategies due, to 1,000 due",
-        lambda n: campaigns.tick(small, WORLD, BEGAN),
-        lambda n: campaigns.tick(large, WORLD, BEGAN),
-        "<= 10; floor column < 25 ms",
-    )
-    for store in stores:
-        store.close()
-    return figure
-
-
 class Halves:
     """Holds half of everything: a strategy that costs next to nothing, in whatever it is given."""
 
@@ -223,56 +159,10 @@ def engine(frame: Kind) -> Figure:
     )
 
 
-def started(folder: Path) -> Figure:
-    """A server from exec to listening, beside an interpreter that does nothing."""
-
-    def serve(number: int) -> None:
-        with serving(folder / f"data{number}"):
-            pass
-
-    def nothing(_: int) -> None:
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
-
-    return paired("server, exec to listening", nothing, serve, "ours < 1500 ms", rounds=5)
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[tuple[str, int]]:
-    """A real server on a data folder: its address and process id, once it listens."""
-    command = [sys.executable, "-m", "qmtl", "serve", "--port", "0", "--data", str(data)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        url = next(line.split()[-1] for line in process.stdout if READY in line)
-        yield url, process.pid
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def memory(folder: Path) -> str:
-    """Resident memory of a server whose world has 1,000 strategies of 252 observations, read in."""
-    store = world(folder / "data", 1_000)
-    for start in range(0, 1_000, 100):
-        names = [f"s{start + i}" for i in range(100)]
-        post(store, body(names, BEGAN - timedelta(days=300), 252, start), Stage.PAPER)
-    store.close()
-    with serving(folder / "data") as (url, pid):
-        token = (folder / "data" / "admin.token").read_text().strip()
-        with Client(url, token) as client:
-            client.decide(WORLD)
-            client.status(WORLD)
-        status = Path(f"/proc/{pid}/status").read_text()
-    resident = int(status.split("VmRSS:")[1].split()[0]) / 1024
-    name = "resident, 1,000 strategies x 252"
-    return f"{name:<44}{resident:>17.0f} MB          aim < 150 MB"
-
-
 def main() -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}\n")
     print(f"{'':<44}{'floor ms':>10}{'ours ms':>10}{'ratio':>9}  (range)")
-    for bench in (snapshots, evaluates, evaluates_late, cohort, ticks, started):
+    for bench in (snapshots, evaluates, evaluates_late, cohort):
         with TemporaryDirectory() as folder:
             print(bench(Path(folder)).row(), flush=True)
     for kind in KINDS:
@@ -281,10 +171,13 @@ def main() -> None:
     print(sdk.rows(), flush=True)
     with TemporaryDirectory() as folder:
         print(gate.rows(Path(folder)), flush=True)
-    with TemporaryDirectory() as folder:
-        print(memory(Path(folder)), flush=True)
+    for row in size.rows():
+        print(row, flush=True)
     print("\nOver HTTP:\n", flush=True)
-    for row in load.rows():
+    for row in chain(load.rows(), postgres.rows()):
+        print(row, flush=True)
+    print("\nPages:\n", flush=True)
+    for row in pages.rows():
         print(row, flush=True)
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 import numpy as np
 import orjson
@@ -22,10 +23,12 @@ from bench import wire
 from bench.floors import BareStore, reduction
 from qmtl.adapters import policies
 from qmtl.adapters.client import Client
+from qmtl.entry.loop import run_once
 from tests import campaigns
 from tests.servers import READY, Served, served
 
 REPEATS = 5
+SECONDS = 5.0
 LIMITS = "[limits]\nrequests_per_sec = 1000000\nburst = 1000000\nstreams = 100000\n"
 WORLD = "bench"
 BEGAN = campaigns.BEGAN
@@ -74,9 +77,9 @@ def bare(size: int) -> Iterator[str]:
 
 
 @contextmanager
-def world(folder: Path, strategies: int, *options: str) -> Iterator[tuple[Served, Client]]:
-    """A server whose world, under the sandbox policy, has so many strategies."""
-    folder.mkdir()
+def serving(folder: Path, *options: str) -> Iterator[tuple[Served, Client]]:
+    """A server that lets a client ask as often as it likes."""
+    folder.mkdir(exist_ok=True)
     auth = folder / "auth.toml"
     auth.write_text(LIMITS)
     settings = ("--auth", str(auth), "--clock", "replay", "--at", campaigns.stamp(BEGAN))
@@ -84,17 +87,28 @@ def world(folder: Path, strategies: int, *options: str) -> Iterator[tuple[Served
         served(folder / "data", *settings, *options) as server,
         Client(server.url, server.token) as client,
     ):
-        client.create_world(WORLD, allow_live=True)
-        client.add_policy(WORLD, policies.shipped("sandbox"))
-        bind(server, strategies)
         yield server, client
 
 
-def bind(server: Served, strategies: int) -> None:
+@contextmanager
+def world(folder: Path, strategies: int, *options: str) -> Iterator[tuple[Served, Client]]:
+    """A server whose world, under the sandbox policy, has so many strategies."""
+    with serving(folder, *options) as (server, client):
+        make(server, client, WORLD, strategies)
+        yield server, client
+
+
+def make(server: Served, client: Client, named: str, strategies: int) -> None:
+    client.create_world(named, allow_live=True)
+    client.add_policy(named, policies.shipped("sandbox"))
+    bind(server, strategies, named)
+
+
+def bind(server: Served, strategies: int, named: str = WORLD) -> None:
     asked = [
         wire.request(
             "POST",
-            f"/worlds/{WORLD}/bindings",
+            f"/worlds/{named}/bindings",
             server.token,
             orjson.dumps({"strategy_id": f"s{number}"}),
         )
@@ -125,8 +139,10 @@ def body(strategies: Sequence[str], first: datetime, bars: int, seed: int) -> by
     )
 
 
-def posts(server: Served, bodies: Sequence[bytes], stage: str = "paper") -> list[bytes]:
-    path = f"/risk-hub/worlds/{WORLD}/snapshots"
+def posts(
+    server: Served, bodies: Sequence[bytes], named: str = WORLD, stage: str = "paper"
+) -> list[bytes]:
+    path = f"/risk-hub/worlds/{named}/snapshots"
     headers = {"X-Stage": stage, "X-Actor": "admin"}
     return [wire.request("POST", path, server.token, each, headers) for each in bodies]
 
@@ -199,27 +215,46 @@ def decides(folder: Path) -> Iterator[str]:
         yield found.row()
         third = median(ours for _, ours in found.pairs) / 3
         name = f"decide, open loop at {third:,.0f}/s"
-        yield waited(name, server.url, asked, third, "  aim p99 <= 1 ms")
-        yield waited(f"  the limit, at {third:,.0f}/s", limit_url, asked, third)
+        yield waited(name, wire.opened(server.url, repeat(asked), third, SECONDS, 32), "1 ms")
+        bare_one = wire.opened(limit_url, repeat(asked), third, SECONDS, 32)
+        yield waited(f"  the limit, at {third:,.0f}/s", bare_one)
+    with world(folder / "beside", 500) as (server, _):
+        feed(server, 500)
+        asked = wire.request("GET", f"/worlds/{WORLD}/decide?strategy_id=s7", server.token)
+        busy = [each for run in range(int(SECONDS)) for each in evaluations(server, 500, run)]
+        both = wire.beside(server.url, repeat(asked), 1_000, busy, 500, SECONDS, 32)
+        yield waited("decide, 1,000/s beside 500 evaluates/s", both[0], "3 ms")
+        yield waited("  the evaluates", both[1])
 
 
-def waited(name: str, url: str, asked: bytes, per_sec: float, aim: str = "") -> str:
-    """From the intended start, over 5 seconds."""
-    found = wire.opened(url, asked, per_sec, 5.0, 32)
+def waited(name: str, found: wire.Load, aim: str = "") -> str:
+    """From the intended start."""
     told = ", ".join(f"p{at:g} {found.at(at):.2f} ms" for at in (50, 99, 99.9))
-    return f"{name:<44}{found.per_sec:>20,.0f}/s  {told}{aim}"
+    aimed = f"  aim p99 <= {aim}" if aim else ""
+    return f"{name:<44}{found.per_sec:>20,.0f}/s  {told}{aimed}"
+
+
+def feed(server: Served, strategies: int) -> None:
+    """252 returns of each, as paper."""
+    first = BEGAN - timedelta(days=300)
+    bodies = [body(names(n, 100), first, 252, n) for n in range(0, strategies, 100)]
+    wire.closed(server.url, posts(server, bodies), 1, wanted=201)
+
+
+def evaluations(server: Served, strategies: int, run: int) -> list[bytes]:
+    """A new run of each: of what the hub holds already."""
+    path, token = f"/worlds/{WORLD}/evaluate", server.token
+    bodies = (
+        {"strategy_id": name, "stage": "paper", "run_id": f"r{run}"}
+        for name in names(0, strategies)
+    )
+    return [wire.request("POST", path, token, orjson.dumps(each)) for each in bodies]
 
 
 def evaluates(folder: Path, clients: int = 8, each: int = 400) -> Rate:
     """Evaluations of what the hub holds, each a new run; the limit reduces and writes as much."""
     with world(folder / "ours", each) as (server, _):
-        first = BEGAN - timedelta(days=300)
-        wire.closed(
-            server.url,
-            posts(server, [body(names(n, 100), first, 252, n) for n in range(0, each, 100)]),
-            1,
-            wanted=201,
-        )
+        feed(server, each)
         returns = np.random.default_rng(1).normal(0.001, 0.01, 252)
         written = orjson.dumps({"metrics": dict.fromkeys(map(str, range(200)), 0.123456)})
         store = BareStore(folder / "bare.db")
@@ -229,19 +264,46 @@ def evaluates(folder: Path, clients: int = 8, each: int = 400) -> Rate:
             return store.rate([written] * each, clients, lambda: reduction(returns))
 
         def ours() -> float:
-            run = next(fed)
-            asked = [
-                wire.request(
-                    "POST",
-                    f"/worlds/{WORLD}/evaluate",
-                    server.token,
-                    orjson.dumps({"strategy_id": name, "stage": "paper", "run_id": f"r{run}"}),
-                )
-                for name in names(0, each)
-            ]
+            asked = evaluations(server, each, next(fed))
             return wire.closed(server.url, asked, clients).per_sec
 
         return rates(f"evaluate from the hub, {clients} clients", limit, ours, ">= .5")
+
+
+def promotions(folder: Path, clients: int = 32, each: int = 128) -> Rate:
+    """Approved, then applied through the whole gate; the limit writes two bodies, 32 a commit."""
+    policy = campaigns.MANUAL.replace("max_live_slots: 100", f"max_live_slots: {each}")
+    worlds = {f"{WORLD}{number}": each for number in range(REPEATS + 1)}
+    with serving(folder / "ours") as (server, client):
+        for named in worlds:
+            campaigns.begin(client, named, each, policy)
+        campaigns.month_of_paper(client, worlds)
+        boss = client.create_token(actor="boss", roles=["approver", "operator"])["token"]
+        waiting = iter(worlds)
+
+        def ours() -> float:
+            named = next(waiting)
+            assert run_once(client, named).ok
+            found = [
+                {"strategy_id": each["strategy_id"], "run_id": each["run_id"]}
+                for each in client.candidates(named)
+            ]
+            path = f"/worlds/{named}/promotions/live"
+            approvals = [{**each, "reason": "bench"} for each in found]
+            began = perf_counter()
+            for verb, bodies in (("approve", approvals), ("apply", found)):
+                asked = [
+                    wire.request("POST", f"{path}/{verb}", boss, orjson.dumps(each))
+                    for each in bodies
+                ]
+                wire.closed(server.url, asked, clients)
+            return len(found) / (perf_counter() - began)
+
+        written = orjson.dumps({"strategy_id": "s00", "reason": "x" * 500})
+        limit = durable(folder / "bare.db", [written] * 2 * each, clients)
+        return rates(
+            f"approve and apply, {clients} clients", lambda: limit() / 2, ours, ">= 6,000/s"
+        )
 
 
 def kills(folder: Path, listeners: int = 1_000, times: int = 15) -> str:
@@ -274,6 +336,7 @@ def rows() -> Iterator[str]:
         lambda at: snapshots(at, 2_520, each=24),
         bars,
         evaluates,
+        promotions,
     ):
         with TemporaryDirectory() as folder:
             yield of(Path(folder)).row()

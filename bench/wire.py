@@ -6,7 +6,7 @@ before: what somebody who does not wait would see).  Every status is checked.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -113,29 +113,47 @@ async def _closed(url: str, requests: Sequence[bytes], clients: int, wanted: int
     return Load(len(took) / lasted, np.array(took) * 1e3)
 
 
-def opened(
-    url: str, wanted: bytes, per_sec: float, seconds: float, clients: int, status: int = 200
-) -> Load:
+def opened(url: str, wanted: Iterable[bytes], per_sec: float, seconds: float, clients: int) -> Load:
     """A request every `1 / per_sec`, whatever became of those before."""
-    return asyncio.run(_opened(url, wanted, per_sec, seconds, clients, status))
+    return asyncio.run(_opened(url, wanted, per_sec, seconds, clients))
+
+
+def beside(
+    url: str,
+    wanted: Iterable[bytes],
+    per_sec: float,
+    others: Iterable[bytes],
+    others_per_sec: float,
+    seconds: float,
+    clients: int,
+) -> tuple[Load, Load]:
+    """The same of two kinds of requests at once."""
+
+    async def both() -> tuple[Load, Load]:
+        return await asyncio.gather(
+            _opened(url, wanted, per_sec, seconds, clients),
+            _opened(url, others, others_per_sec, seconds, clients),
+        )
+
+    return asyncio.run(both())
 
 
 async def _opened(
-    url: str, wanted: bytes, per_sec: float, seconds: float, clients: int, status: int
+    url: str, wanted: Iterable[bytes], per_sec: float, seconds: float, clients: int
 ) -> Load:
     connections = await connected(url, clients)
-    starts = iter(np.arange(0.0, seconds, 1 / per_sec))
+    due = zip(np.arange(0.0, seconds, 1 / per_sec), wanted, strict=False)
     took: list[float] = []
     began = perf_counter() + 0.05
 
     async def client(connection: Connection) -> None:
-        for start in starts:
+        for start, asked in due:
             early = began + start - perf_counter()
             if early > 0:
                 await asyncio.sleep(early)
-            told = await connection.ask(wanted)
+            told = await connection.ask(asked)
             took.append(perf_counter() - began - start)
-            assert told == status, f"{told}: {wanted[:200]!r}"
+            assert told == 200, f"{told}: {asked[:200]!r}"
 
     await asyncio.gather(*(client(connection) for connection in connections))
     lasted = perf_counter() - began

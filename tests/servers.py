@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 READY = "listening on "
 
@@ -38,16 +39,22 @@ class Served:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def start(data: Path, *options: str) -> Served:
-    """Start a server on a data folder and wait until it listens."""
+def start(data: Path, *options: str, log: IO[str] | None = None, **environ: str) -> Served:
+    """Start a server on a data folder and wait until it listens.
+
+    `log`: where its stderr goes.  `environ`: more of its own.
+    """
     command = [sys.executable, "-m", "qmtl", "serve", "--data", str(data), "--port", "0", *options]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMTL_")} | environ
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if READY in line:
             token = (data / "admin.token").read_text().strip()
             return Served(line.split(READY, 1)[1].split()[0], token, process)
+    process.stdout.close()
     raise AssertionError(f"the server did not start; exit code {process.wait()}")
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from qmtl.core.columns import Bool, Float
 from qmtl.core.evidence import eprocess, horizon
+from qmtl.core.evidence.eprocess import LOG_E_MAX
+from qmtl.core.evidence.normal import phi
 from qmtl.core.policy import PaperEvidence
 from qmtl.sim.returns.placebo import DAYS_PER_YEAR, VOLATILITY, mean_of
 
@@ -54,6 +56,16 @@ def bounded(r: Float, floor: float = LOSS_FLOOR) -> Float:
     for day, returns in enumerate(r):
         held = eprocess.more_wealth(held, returns[:, None], counted, floor)
         grown[day] = eprocess.bounded(held)
+    return grown
+
+
+def z_mixture(r: Float) -> Float:
+    """What `t_mixture` would say every day if the volatility were known: the same prior of the
+    Sharpe ratio, and the normal likelihood (Robbins 1970)."""
+    n, scale = np.arange(1, len(r) + 1)[:, None], design(1)
+    z, spread = np.cumsum(r / VOLATILITY, axis=0), 1 + n * scale**2
+    log = z**2 * scale**2 / (2 * spread) - np.log(spread) / 2
+    grown: Float = 2 * phi(z * scale / np.sqrt(spread)) * np.exp(np.minimum(log, LOG_E_MAX))
     return grown
 
 

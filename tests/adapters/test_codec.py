@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from random import Random
@@ -309,6 +310,23 @@ def test_the_sparse_part_of_a_view_comes_back(seed: int) -> None:
     dense = {name: getattr(view, name) for name in codec.DENSE}
     assert replace(WorldView(**sparse), **dense) == view
     assert all(isinstance(sparse[name], Map) for name in ("candidates", "runs", "live", "ids"))
+
+
+def test_what_was_read_is_not_kept() -> None:
+    """A cache of strings, as pydantic has by default, grows by every digest that is ever read."""
+
+    def read(first: int) -> None:
+        for number in range(first, first + 4_000):
+            codec.fact_from_bytes(b'{"kind":"killed","reason":"%040d"}' % number)
+
+    read(0)
+    tracemalloc.start()
+    try:
+        read(4_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000, "less than a string each"
 
 
 def test_every_set_in_a_fact_is_one_that_the_codec_sorts() -> None:

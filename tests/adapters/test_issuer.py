@@ -341,7 +341,7 @@ def test_keys_of_a_url(tmp_path: Path) -> None:
     for load in (
         answering(404, b""),
         answering(302, b"", location="https://evil.example/jwks"),
-        answering(200, b" " * (adapter.JWKS_BYTES_MAX + 1)),
+        answering(200, b" " * (adapter.ANSWER_BYTES_MAX + 1)),
         from_url("http://127.0.0.1:1/jwks"),
         from_file(tmp_path / "none"),
     ):

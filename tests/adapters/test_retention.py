@@ -143,10 +143,10 @@ def test_what_nothing_rests_on_goes_and_the_rest_is_as_it_was(store: Store) -> N
     for seq, fact in whole.items():
         left = core.reduced(fact, scene.now) if seq in gone else fact
         assert now[seq] == left
-        assert store.snapshot(WORLD, fact.version).fact == left  # type: ignore[union-attr]  # It was stored.
+        assert store.snapshot(WORLD, fact.version).fact == left  # type: ignore[union-attr]  # It is there.
     applied = store.journal(WORLD, before.seq, 100)
     assert all(isinstance(entry.fact, RetentionApplied) for entry in applied)
-    assert {r.seq for e in applied for r in e.fact.reduced} == gone  # type: ignore[union-attr]  # As just asserted.
+    assert {r.seq for e in applied for r in e.fact.reduced} == gone  # type: ignore[union-attr]  # Asserted above.
     expected = replace(
         before,
         seq=before.seq + len(applied),

@@ -16,7 +16,7 @@ from qmtl.app.step import ANYTHING, By, step
 from qmtl.core import facts as f
 from qmtl.core.errors import Invalid, UnknownWorld, WorldBusy
 from qmtl.core.names import SYSTEM, Stage, StrategyId, WorldId
-from qmtl.core.view import WorldView
+from qmtl.core.view import Expected, WorldView
 from tests.postgres import Server, serving
 
 from .histories import ACTORS, EVERYWHERE, START, WORLD
@@ -106,6 +106,45 @@ def test_each_decides_on_what_the_others_wrote(database_url: str, one: SqlStore)
         store.close()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_one_is_the_first_to_write_to_a_world(database_url: str, alone: bool) -> None:
+    """Two processes that start on an empty database: there is no row yet that one could hold.
+    `alone`: the job is its batch's first; else it is behind one that holds something."""
+    made = f.WorldCreated(world_id=WORLD, name="", description="", labels={}, allow_live=False)
+    held, let_go, tried, firsts = Event(), Event(), Event(), list[str]()
+
+    def begins(store: SqlStore, name: str) -> None:
+        def job() -> None:
+            if not alone:
+                store.hold(OTHER if store is one else WORLD)
+            tried.set()
+            store.hold(SYSTEM)
+            view = store.load(SYSTEM)
+            if store is one:
+                held.set()
+                let_go.wait()
+            if not view.seq:
+                firsts.append(name)
+                assert store.commit(SYSTEM, Commit(view.expected, [made], ANN.actor, START))
+
+        store.write(job)
+
+    with closing(SqlStore(database_url)) as one, closing(SqlStore(database_url)) as two:
+        first, second = (Thread(target=begins, args=each) for each in ((one, "one"), (two, "two")))
+        first.start()
+        held.wait()
+        tried.clear()
+        second.start()
+        tried.wait()
+        time.sleep(0.02)  # It waits, or tries again.
+        let_go.set()
+        first.join()
+        second.join()
+        assert firsts == ["one"]
+        assert [entry.fact for entry in two.journal(SYSTEM, 0, 10)] == [made]
+        assert two.audit(SYSTEM) == []
+
+
 def test_nobody_waits_for_one_who_waits(one: SqlStore, other: SqlStore) -> None:
     """Two worlds, held in either order by batches of two processes: neither is lost."""
     orders = [(WORLD, OTHER), (OTHER, WORLD)]
@@ -125,6 +164,32 @@ def test_nobody_waits_for_one_who_waits(one: SqlStore, other: SqlStore) -> None:
     assert together(jobs) == []
     for world_id, seq in before.items():
         assert other.load(world_id).seq == seq + 2 * JOBS_EACH
+
+
+def test_who_writes_the_same_crosswise_is_tried_again(one: SqlStore, other: SqlStore) -> None:
+    """A body is one row, whichever world's it is: PostgreSQL stops one of two that each have what
+    the other wants, and neither caller hears of it."""
+    both_have_one, said = Barrier(2), [f.Killed(reason="first"), f.Killed(reason="second")]
+
+    def crossing(store: SqlStore, world_id: WorldId, order: list[f.Killed]) -> Callable[[], None]:
+        tries = []
+
+        def job() -> None:
+            for fact in order:
+                commit = Commit(Expected(evidence=None, governance=None), (fact,), ANN.actor, START)
+                assert store.commit(world_id, commit) is not None
+                if not tries:
+                    tries.append(fact)
+                    both_have_one.wait(10)
+
+        return lambda: store.write(job)
+
+    before = {world_id: one.load(world_id).seq for world_id in (WORLD, OTHER)}
+    assert together([crossing(one, WORLD, said), crossing(other, OTHER, said[::-1])]) == []
+    for world_id, order in ((WORLD, said), (OTHER, said[::-1])):
+        written = [entry.fact for entry in one.journal(world_id, before[world_id], 10)]
+        assert written == order
+        assert one.verify(world_id) is None
 
 
 @contextmanager
@@ -372,3 +437,21 @@ def test_many_start_at_once_on_an_empty_database(postgres: Server) -> None:
         with pytest.raises(UnknownWorld):
             step(store, WORLD, ANN, kill)
         store.close()
+
+
+def test_a_connection_that_breaks_within_a_job_of_a_job_is_told_as_what_it_is(
+    one: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the database stops while the answer to an Idempotency-Key is kept."""
+
+    def cut() -> None:
+        write(one, f.Killed(reason="x"))
+        pid = one._transaction.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        with one._database.reader.connect() as killer:
+            killer.exec_driver_sql("SELECT pg_terminate_backend(:pid)", {"pid": pid})
+        time.sleep(0.05)
+        one.remember(ANN.actor, "key", "request", 200, b"{}", START)
+
+    with pytest.raises(StoreAway, match="is stopping"):
+        one.write(cut)
+    assert [record.message for record in caplog.records if record.exc_info] == []

@@ -91,7 +91,9 @@ def held_up(store: SqlStore, *jobs: Callable[[], object]) -> list[BaseException 
     return told
 
 
-def test_when_the_commit_fails_everybody_is_told_and_nothing_is_kept(busy: SqlStore) -> None:
+def test_when_the_commit_fails_everybody_is_told_and_nothing_is_kept(
+    busy: SqlStore, caplog: pytest.LogCaptureFixture
+) -> None:
     before = busy.load(WORLD)
     told = held_up(
         busy,
@@ -100,6 +102,9 @@ def test_when_the_commit_fails_everybody_is_told_and_nothing_is_kept(busy: SqlSt
         lambda: busy.load(WORLD),  # It read what the first had written, and nobody kept.
     )
     assert [type(error) for error in told] == [StoreDamaged] * 3
+    (said,) = [each for each in caplog.records if "is kept" in each.message]
+    assert said.message.startswith("nothing of a batch of 4 writes is kept: Its rows are not those")
+    assert said.exc_info is None, "it is no bug of the program's"
     assert busy.load(WORLD) is before
     assert len(busy.journal(WORLD, 0, 10_000)) == before.seq
     write(busy, f.Killed(reason="again"))

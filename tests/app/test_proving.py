@@ -266,8 +266,34 @@ def test_paper_without_replays_is_not_known_to_be_consistent() -> None:
     days(scene, Stage.PAPER, noise(20, 0.012))
     run = scene.evaluate(ALPHA).run
     assert (run.verdict, run.reasons) == (Verdict.FAIL, (R.CONSISTENCY_FAILED,))
-    assert "no replay was posted beside the returns" in run.details[0]
+    assert "too few replays were posted beside the returns" in run.details[0]
     assert phase(scene) is Phase.PAPER
+
+
+@pytest.mark.parametrize(("left_out", "verdict"), [(3, Verdict.PASS), (4, Verdict.FAIL)])
+def test_paper_is_compared_on_nine_bars_of_ten(left_out: int, verdict: Verdict) -> None:
+    """Whoever chose which bars are compared would choose the answer."""
+    scene = world(CONSISTENT)
+    for number, r in enumerate(noise(30, 0.012)):
+        scene.wait(DAY)
+        replay = {} if number < left_out else {ALPHA: float(r)}
+        scene.bar(Stage.PAPER, {ALPHA: float(r)}, replay=replay)
+    assert scene.evaluate(ALPHA).run.verdict is verdict
+
+
+def test_who_leaves_out_the_bad_bars_is_not_consistent() -> None:
+    scene = world(CONSISTENT)
+    for r in noise(60, 0.0, 4):
+        scene.wait(DAY)
+        earned = {} if r < -0.005 else {ALPHA: float(r)}
+        scene.bar(Stage.PAPER, earned, replay={ALPHA: float(r)}, weights={ALPHA: 1.0})
+    run = scene.evaluate(ALPHA).run
+    assert (run.verdict, run.reasons) == (Verdict.FAIL, (R.CONSISTENCY_FAILED,) * len(run.reasons))
+    told = explanations.explanation(scene.store, scene.view, ALPHA, scene.now)
+    (cause,) = [s for s in told.sentences if "cause is" in s]
+    left = int(scene.view.proof.unrealised[0])
+    assert left > 6
+    assert f"{left} bars of the engine's without a return" in cause
 
 
 @pytest.mark.parametrize(

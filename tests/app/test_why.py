@@ -273,8 +273,8 @@ def test_every_kind_that_is_decided_has_a_case() -> None:
 def test_a_refusal_shows_its_inputs_with_their_numbers() -> None:
     told = {each.name: each.value for each in again(blocked(), "promotion_blocked").inputs}
     assert told["approvals"] == "0 of 2 valid"
-    assert told["snapshot relied upon"].endswith("60 s old, TTL 900 s: fresh")
-    assert told["live weight"] == "0.1, and with the others 0.1 of at most 0.8"
+    assert told["snapshot relied upon"].endswith("60 s old, good for 900 s: fresh")
+    assert told["live weight"] == "10 %, and with the others 10 % of at most 80 %"
     assert told["gate max_drawdown"] == "at most 0.2: 0.004, pass"
     assert told["window"] == "11.0 of 10.0 days"
     assert told["observations"] == "12 of 8"

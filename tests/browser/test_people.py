@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from qmtl.entry.authfile import CALLBACK
+from qmtl.entry.dashboard import story
+from tests import oidc
 from tests.browser.conftest import Site
+from tests.browser.test_pages import complaints
+from tests.dashboard.test_oidc import placed
 from tests.dashboard.test_pages import EVIL
 from tests.http.harness import DAY, Harness, W, submission
 
@@ -57,6 +62,32 @@ def test_a_page_says_when_it_is_out_of_date_and_catches_up(site: Site) -> None:
     site.serve()
     until_shown(page, site.harness)
     page.locator("#link").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("page_of", ["hub", "journal", "policy", "run"])
+def test_every_page_of_a_world_follows_it(site: Site, page_of: str) -> None:
+    run = next(iter(site.harness.store.load(W).runs.values())).run_id  # type: ignore[arg-type]  # A WorldId.
+    path = f"strategies/s1/runs/{run}" if page_of == "run" else page_of
+    page = site.open(site.person("rea"), f"{BASE}/{path}")
+    site.harness.advance(DAY)
+    shown = page.locator("#as-of").inner_text()
+    site.harness.feed("paper", {"s1": 0.001})
+    page.get_by_text(f"As of {site.harness.now:%Y-%m-%d %H:%M:%S}").wait_for()
+    assert page.locator("#as-of").inner_text() != shown
+    site.go_away()
+    page.get_by_text("Not connected: this is of").wait_for()
+    site.serve()
+    page.locator("#link").wait_for(state="hidden")
+
+
+def test_what_is_told_anew_keeps_the_readers_place(site: Site) -> None:
+    page = site.open(site.person("rea"), f"{BASE}/strategies/s1")
+    page.get_by_text("metrics, and where each is from").first.click()
+    page.get_by_role("link", name="Every entry about it").focus()
+    feed(site.harness)
+    page.get_by_text("15 of 8").wait_for()
+    assert page.locator("details[open]").count() == 1
+    assert page.evaluate("document.activeElement.textContent") == "Every entry about it"
 
 
 def test_two_people_approve_and_an_operator_lets_it_through(site: Site) -> None:
@@ -137,12 +168,61 @@ def test_a_filter_narrows_while_one_types(site: Site) -> None:
     page.locator("#list").get_by_role("link", name="s1").wait_for()
 
 
+def test_the_list_follows_as_it_was_filtered(site: Site) -> None:
+    page = site.open(site.person("rea"), BASE)
+    page.locator("#q").fill("s")
+    page.locator("#list[hx-get*='q=s']").wait_for()
+    site.harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "s2"})
+    page.locator("#list").get_by_role("link", name="s2").wait_for()
+    site.harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "other"})
+    until_shown(page, site.harness)
+    assert page.locator("#list").get_by_role("link", name="other").count() == 0
+    page.locator("#sort").select_option("name")
+    page.locator("#list[hx-get*='sort=name']").wait_for()
+
+
+@pytest.mark.parametrize("path", [BASE, f"{BASE}/strategies/s1", f"{BASE}/journal"])
+def test_a_long_journal_is_read_on_without_anybody(
+    site: Site, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "BUDGET_SEC", 0.0)
+    page = site.person("rea")
+    page.goto(site.url + path, wait_until="commit")
+    page.get_by_text("The journal is still being read").wait_for()
+    page.get_by_text("The journal is still being read").wait_for(state="detached")
+    assert page.get_by_role("link", name=f"Entry {site.harness.store.load(W).seq}").count()  # type: ignore[arg-type]  # A WorldId.
+
+
 def test_times_are_local_on_hover(site: Site) -> None:
     page = site.open(site.person("rea", timezone_id="Asia/Tokyo"), f"{BASE}/journal")
     time = page.locator("time").first
     time.hover()
     assert "GMT+9" in time.get_attribute("title")
     assert "UTC" in time.inner_text()
+
+
+def test_somebody_signs_in_at_an_issuer_of_another_site(site: Site) -> None:
+    """`localhost` and 127.0.0.1 are two: the browser comes back without its cookie at first."""
+    site.go_away()
+    with oidc.provider(site.url + CALLBACK, "localhost") as provider:
+        placed(site.harness, provider, url=site.url)
+        provider.person, provider.asks = {"sub": "olga", "groups": ["ops"]}, True
+        site.serve()
+        page = site.open(site.context().new_page(), BASE)
+        assert complaints(page) == []
+        page.get_by_role("link", name="Sign in with corp").click()
+        page.get_by_role("link", name="It is me").click()
+        page.get_by_text("oidc:corp:olga").wait_for()
+        assert page.url == site.url + BASE, "where they wanted to go"
+        assert [url for url in site.asked if url.endswith("&here=1")], "by way of a page of ours"
+        page.locator("#kill-reason").fill("a bad print")
+        page.get_by_role("button", name="Kill").click()
+        page.get_by_text("The world was killed: every live weight is 0").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("link", name="Sign in with corp").wait_for()
+        site.open(page, BASE)
+        page.get_by_label("Token").wait_for()
+        site.asked = {url for url in site.asked if not url.startswith(provider.url)}
 
 
 # ---- What others try -------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from typer.testing import CliRunner
 
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
-from qmtl.sdk.runner import Runner
 
 URL = "http://world.test"
 STRATEGY = """
@@ -67,9 +65,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [f"2024-01-{day:02},{close},{200 - close}" for day, close in enumerate(closes, 1)]
     (home / "prices.csv").write_text("\n".join(["Date,A,B", *rows]) + "\n")
     monkeypatch.chdir(home)
-    inner = Runner.sweep
-    pool = ThreadPoolExecutor(1)
-    monkeypatch.setattr(Runner, "sweep", lambda *a, **given: inner(*a, executor=pool, **given))
     return home
 
 
@@ -94,7 +89,9 @@ class World:
 
 def run(*arguments: str, code: int = 0, world: World | None = None) -> Any:
     setting = Setting(transport=httpx.MockTransport(world or World()))
-    result = CliRunner().invoke(app, ["--url", URL, "sweep", *arguments], obj=setting)
+    result = CliRunner().invoke(
+        app, ["--url", URL, "sweep", "--executor", "inline", *arguments], obj=setting
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output

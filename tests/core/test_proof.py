@@ -284,6 +284,38 @@ def test_paper_is_compared_with_the_replay_of_the_bar() -> None:
     assert row_of(scene, "drift_m2") == pytest.approx(2 * 0.002**2)
 
 
+def test_a_bar_that_only_the_engine_has_is_one_on_which_paper_earned_nothing() -> None:
+    scene = in_paper(MemoryStore(), LONELY)
+    alone(scene, -0.02)
+    assert row_of(scene, "drift_points") == 0  # Before its first return paper has not begun.
+    paper(scene, 0.01, replay={ALPHA: 0.01})
+    alone(scene, -0.03)
+    assert (row_of(scene, "drift_points"), row_of(scene, "unrealised")) == (2, 1)
+    assert row_of(scene, "drift_mean") == pytest.approx(0.015)
+    assert (row_of(scene, "seen"), row_of(scene, "last_t")) == (1, micros(scene.now - DAY))
+    scene.wait(DAY)
+    scene.bar(Stage.LIVE, {}, replay={ALPHA: -0.04}, weights={ALPHA: 1.0})
+    assert row_of(scene, "drift_points") == 2  # Live is compared with paper, not with an engine.
+
+
+def test_a_late_bar_that_was_left_out_counts_but_not_one_that_is_over() -> None:
+    scene = in_paper(MemoryStore(), LONELY)
+    paper(scene, 0.01, replay={ALPHA: 0.01})
+    first = scene.now
+    scene.wait(20 * DAY)
+    scene.bar(Stage.PAPER, {}, at=first + DAY, replay={ALPHA: -0.03}, weights={ALPHA: 1.0})
+    assert row_of(scene, "unrealised") == 1
+    for over in (first, first - DAY):
+        scene.bar(Stage.PAPER, {}, at=over, replay={ALPHA: -0.05}, weights={ALPHA: 1.0})
+    assert row_of(scene, "unrealised") == 1
+
+
+def alone(scene: Scene, replay: float) -> None:
+    """A day that the engine saw, and paper did not."""
+    scene.wait(DAY)
+    scene.bar(Stage.PAPER, {}, replay={ALPHA: replay}, weights={ALPHA: 1.0})
+
+
 def test_a_new_paper_window_compares_anew() -> None:
     scene = live(MemoryStore(), LONELY)
     scene.wait(DAY)

@@ -32,7 +32,7 @@ def whole(
 ) -> f.SnapshotStored:
     at = START + day * DAY
     series = {sid: ([int(at.timestamp()) * 1_000_000], [0.01]) for sid in sids or (A,)}
-    return replace(snapshot(version, series, at, stage), **WHOLE)  # type: ignore[arg-type]  # Fields by name.
+    return replace(snapshot(version, series, at, stage), **WHOLE)  # type: ignore[arg-type]  # WHOLE names its fields.
 
 
 def told(*facts: f.Fact) -> list[f.Entry]:

@@ -1,18 +1,28 @@
 """Every page, in every state of a world: it says what there is, and offers what one may do."""
 
 import re
+from base64 import b64encode
+from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from qmtl.adapters.memory import MemoryStore
 from qmtl.app import promotions
 from qmtl.core.names import Reason, Role
 from qmtl.core.promotion import Blocked
 from qmtl.entry import auth
 from qmtl.entry.dashboard import candidate as candidate_page
 from qmtl.entry.dashboard import render, static
+from qmtl.entry.dashboard import reports as reports_page
 from qmtl.entry.dashboard import world as world_page
+from qmtl.entry.reports import pages as report_pages
+from qmtl.entry.reports.day import day
+from qmtl.entry.reports.dossier import dossier
+from qmtl.entry.reports.reading import read
+from tests.core.test_promotion import EVIDENT, SHOWN
 from tests.dashboard.browsing import Seen, person
 from tests.http.harness import (
     DAY,
@@ -26,6 +36,8 @@ from tests.http.harness import (
     with_live,
     with_world,
 )
+from tests.notify.receiving import client_of
+from tests.worlds import ALPHA, BETA, in_paper
 
 BASE = f"/ui/worlds/{W}"
 EVIL = """</p><script>alert(1)</script>"><img src=x onerror=alert(1)>'{{7*7}}"""
@@ -248,7 +260,7 @@ def test_two_people_approve_and_an_operator_lets_it_through(ready: Harness) -> N
         assert left in told.text
         assert f"{who} looked at it" in told.text
         assert not told.offers("/approve"), "once is enough"
-        assert "recorded" not in one.get(url).text, "it is said once"
+        assert "approval was recorded" not in one.get(url).text, "it is said once"
     olga = person(ready, "olga")
     page = olga.get(url)
     assert not page.offers("/approve")
@@ -430,6 +442,39 @@ def test_a_long_list_comes_in_pages(harness: Harness) -> None:
     assert "26 to 28 of 28" in one.get(f"{BASE}?from=999").text, "the last page, not an empty one"
 
 
+@pytest.mark.parametrize(
+    ("by", "first"),
+    [
+        *(("phase", "z1"), ("weight", "z1"), ("name", "a1"), ("window", "z1")),
+        ("longest here", "s1"),
+    ],
+)
+def test_a_list_is_sorted(harness: Harness, by: str, first: str) -> None:
+    """z1 is live, s1 on paper and has been there longest, a1 is bound and no more."""
+    with_world(harness)
+    harness.advance(DAY)
+    harness.ok("ann", "POST", "/strategies", submission("z1"))
+    with_live(harness, "z1")
+    harness.feed("live", {"z1": 0.01})
+    harness.advance(DAY)
+    harness.feed("live", {"z1": 0.01})
+    harness.ok("ann", "POST", f"/worlds/{W}/strategies", {"strategy_id": "a1"})
+    page = person(harness, "rea").get(f"{BASE}?sort={by}")
+    listed = page.answer.text.partition('id="list"')[2]
+    found = re.findall(rf"{BASE}/strategies/(\w+)", listed)
+    assert (found[0], sorted(found)) == (first, ["a1", "s1", "z1"])
+    assert f"<option selected>{by}</option>" in page.answer.text
+
+
+def test_who_has_shown_most_is_first_where_evidence_is_asked_for() -> None:
+    view = in_paper(MemoryStore(), EVIDENT, ALPHA, BETA).view
+    shown = view.proof.put(view.strategies[BETA].row, **SHOWN)
+    view = replace(view, proof=shown)
+    known = list(view.strategies.values())
+    assert world_page.ordered(view, known, "evidence") == [BETA, ALPHA]
+    assert world_page.ordered(view, known, "name") == [ALPHA, BETA]
+
+
 def test_static_files_are_kept_by_their_digest(harness: Harness) -> None:
     for name in static.files():
         answer = harness.client.get(static.url(name))
@@ -446,3 +491,121 @@ def test_the_dashboard_has_a_form_for_each_row_and_a_row_for_each_form() -> None
     from qmtl.entry.dashboard.forms import ASKS
 
     assert {f"POST {auth.UI}{path}" for path in ASKS} == set(auth.FORMS)
+
+
+# ---- Reports ---------------------------------------------------------------------------------
+
+
+def reports(harness: Harness) -> list[str]:
+    return [f"{candidate_url(harness)}/dossier", f"{BASE}/day"]
+
+
+def test_reports_are_linked_from_the_pages_that_they_are_about(ready: Harness) -> None:
+    one = person(ready, "rea")
+    of_candidate, of_day = reports(ready)
+    for page, link in ((candidate_url(ready), of_candidate), (BASE, of_day)):
+        links = [told.get("href") for tag, told in one.get(page).tags if tag == "a"]
+        assert link in links
+        report = one.get(link)
+        assert report.status == 200, report.text
+        back = [told.get("href") for tag, told in report.tags if tag == "a"]
+        assert page in back
+        assert "The journal is whole." in report.text
+    assert "2 approvals" in one.get(of_candidate).text
+    assert "s1 waits for 2 approvals" in one.get(of_day).text
+
+
+def test_a_report_runs_nothing_and_is_styled_by_what_it_brings(ready: Harness) -> None:
+    body = {"strategy_id": "s1", "run_id": candidate_of(ready)["run_id"], "reason": EVIL}
+    ready.ok("al", "POST", f"/worlds/{W}/promotions/live/approve", body)
+    for url in reports(ready):
+        page = person(ready, "rea").get(url)
+        policy = page.answer.headers["content-security-policy"]
+        assert "'unsafe" not in policy + page.answer.text
+        assert page.answer.headers["cache-control"] == "no-store"
+        (style,) = re.findall(r"<style>(.*?)</style>", page.answer.text, re.DOTALL)
+        digest = b64encode(sha256(style.encode()).digest()).decode()
+        assert f"style-src 'sha256-{digest}';" in policy
+        assert "script" not in {tag for tag, _ in page.tags}
+        assert "<img" not in page.answer.text
+        assert not [told for _, told in page.tags if "style" in told or "onerror" in told]
+    assert EVIL[:10] in person(ready, "rea").get(reports(ready)[0]).text
+
+
+def test_a_page_and_the_command_make_the_same_report(ready: Harness) -> None:
+    with client_of(ready) as client:
+        found = read(client, W)
+    (of_candidate, of_day) = reports(ready)
+    cid = candidate_of(ready)["candidate_id"]
+    one = person(ready, "rea")
+    assert one.get(of_candidate).answer.text == report_pages.html(dossier(found, cid), "")
+    assert one.get(of_day).answer.text == report_pages.html(day(found, ready.now.date()), "")
+
+
+def test_whose_world_it_is_not_reads_no_report_of_it(ready: Harness) -> None:
+    ready.ok("admin", "POST", "/worlds", {"id": "other"})
+    ready.token("eve", Role.READER, world="other")
+    for url in reports(ready):
+        assert person(ready, "eve").get(url).status == 403
+        nobody = ready.client.get(url)
+        assert (nobody.status_code, "Sign in" in nobody.text) == (401, True)
+        assert ready.client.get(url, headers=ready.headers("rea")).status_code == 200
+        assert ready.client.get(url, headers=ready.headers("eve")).status_code == 403
+
+
+def test_a_report_of_nothing_says_so(ready: Harness) -> None:
+    one = person(ready, "rea")
+    early = one.get(f"{BASE}/day?date=1999-01-01")
+    assert (early.status, "Nothing had happened" in early.text) == (422, True)
+    late = one.get(f"{BASE}/day?date=9999-12-31")
+    assert (late.status, "has not begun" in late.text) == (422, True)
+    assert one.get(f"{BASE}/day?date=tomorrow").status == 422
+    assert one.get(f"{BASE}/candidates/{'0' * 24}/dossier").status == 404
+
+
+def test_days_lead_to_one_another(ready: Harness) -> None:
+    ready.advance(DAY)
+    one, today = person(ready, "rea"), ready.now.date()
+    links = [(told.get("rel"), told.get("href")) for _, told in one.get(f"{BASE}/day").tags]
+    assert ("prev", f"{BASE}/day?date={today - DAY}") in links
+    assert "next" not in dict(links), "tomorrow has not begun"
+    day_before = one.get(f"{BASE}/day?date={today - DAY}")
+    assert ("next", f"{BASE}/day?date={today}") in [
+        (told.get("rel"), told.get("href")) for _, told in day_before.tags
+    ]
+
+
+def test_a_journal_that_is_too_long_for_a_page_names_the_command(
+    ready: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports_page, "ENTRIES_MAX", 3)
+    for url, command in zip(reports(ready), ("candidate", "day"), strict=True):
+        told = person(ready, "rea").get(url)
+        assert (told.status, f"qmtl report {command} {W}" in told.text) == (413, True)
+
+
+# ---- Words -----------------------------------------------------------------------------------
+
+
+def test_every_word_that_is_linked_is_explained(ready: Harness) -> None:
+    one = person(ready, "rea")
+    told = {attrs["id"] for tag, attrs in one.get("/ui/words").tags if attrs.get("id")}
+    linked = {
+        str(attrs["href"]).partition("#")[2]
+        for url in [*urls(ready), f"{BASE}/hub"]
+        for tag, attrs in one.get(url).tags
+        if str(attrs.get("href", "")).startswith("/ui/words#")
+    }
+    assert len(linked) > 5
+    assert linked <= told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        *((90, "90 s"), (300, "5 min"), (86_400, "24 h"), (3 * 86_400, "3.0 days")),
+        (4_745 * 86_400, "4,745 days"),
+    ],
+)
+def test_a_length_of_time_is_said_in_few_digits(seconds: float, said: str) -> None:
+    assert render.span(seconds) == said

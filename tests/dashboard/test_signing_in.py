@@ -1,23 +1,31 @@
 """Signing in and out, and forms that are somebody else's."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from starlette.testclient import TestClient
 
-from qmtl.core.names import Role
+from qmtl.adapters.sealing import Seal
+from qmtl.core.errors import Invalid
+from qmtl.core.names import ActorId, Role
 from qmtl.entry import identity
-from qmtl.entry.dashboard import sessions
-from qmtl.entry.dashboard.sessions import SESSION_SEC, Sessions
 from qmtl.entry.dashboard.visits import safe_path
-from tests.dashboard.browsing import Person, person, stranger
+from qmtl.entry.http import create_app
+from qmtl.entry.sessions import SESSION, SESSION_PREFIX, Sessions
+from qmtl.entry.sessions import Person as IssuersPerson
+from tests.dashboard.browsing import HERE, Person, person, stranger
 from tests.http.harness import Harness, W, with_world
+from tests.jwts import Standing
 
 KILL = f"/ui/worlds/{W}/kill"
 
 
+COOKIE = "qmtl_8321"
+
+
 def cookie_of(one: Person) -> str:
-    (value,) = one.cookies.values()
-    return value
+    return one.cookies[COOKIE]
 
 
 def test_who_is_not_signed_in_is_asked_to_be_and_comes_to_where_they_wanted(
@@ -82,26 +90,112 @@ def test_signing_out_ends_the_session_and_not_only_the_cookie(harness: Harness) 
     one = person(harness, "rea")
     page, cookie = one.get("/ui"), cookie_of(one)
     assert one.send(page, "/ui/sign-out").status == 200
-    one.client.cookies.set("qmtl_8321", cookie)
+    one.client.cookies.set(COOKIE, cookie)
     assert one.get("/ui").status == 401
 
 
-def test_a_session_ends(harness: Harness) -> None:
-    clock = [0.0]
-    held = Sessions(lambda: clock[0])
-    cookie = held.begin("token")
-    clock[0] = SESSION_SEC - 1
+def test_a_session_ends() -> None:
+    clock = Standing()
+    held = Sessions(clock=clock)
+    whole, short = held.begin("d" * 64), held.begin("d" * 64, clock.at + timedelta(hours=1))
+    clock.wait(3_599)
+    assert held.of(short) is not None
+    clock.wait(1)
+    assert held.of(short) is None
+    clock.wait(SESSION.total_seconds() - 3_601)
+    assert held.of(whole) is not None
+    clock.wait(1)
+    assert held.of(whole) is None
+
+
+def test_what_is_no_session_of_ours_is_none() -> None:
+    held = Sessions(Seal(b"k" * 32))
+    cookie = held.begin("d" * 64)
+    changed = cookie[:-2] + ("A" if cookie[-2] != "A" else "B") + cookie[-1]
+    form = SESSION_PREFIX + held.seal.closed(b'["a",9e9,"d"]', "notice")
+    elses = Sessions(Seal(b"j" * 32)).begin("d" * 64)
+    nothing = (None, "", SESSION_PREFIX, SESSION_PREFIX + "ß", cookie[6:])
+    for wrong in (*nothing, changed, form, elses):
+        assert held.of(wrong) is None, wrong
     assert held.of(cookie) is not None
-    clock[0] = SESSION_SEC
-    assert held.of(cookie) is None
-    assert len(held) == 0
+    assert Sessions(Seal(b"k" * 32)).of(cookie) == held.of(cookie)
 
 
-def test_there_are_only_so_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "SESSIONS_MAX", 3)
+def test_what_no_browser_would_keep_is_refused() -> None:
+    groups = tuple(f"group-{number:04}" for number in range(400))
+    with pytest.raises(Invalid, match="too many"):
+        Sessions().begin(IssuersPerson(actor=ActorId("oidc:corp:pia"), groups=groups, key="k"))
+
+
+def another_server(harness: Harness, one: Person, **changes: object) -> Person:
+    """The same browser at another process of the same store and the same journal key."""
+    services = replace(harness.services, **changes)  # type: ignore[arg-type]  # As told.
+    made = Person(TestClient(create_app(services), base_url=HERE))
+    made.client.cookies.update(one.client.cookies)
+    return made
+
+
+def test_a_session_is_one_at_every_server_and_after_a_restart(harness: Harness) -> None:
+    with_world(harness)
+    one = person(harness, "olga")
+    seal = harness.services.sessions.seal
+    other = another_server(harness, one, sessions=Sessions(seal))
+    page = one.get(f"/ui/worlds/{W}")
+    told = other.send(page, "/kill", reason="a form of one, sent to the other")
+    assert "every live weight is 0" in told.text, "and what is said is said there"
+    assert "every live weight is 0" not in other.get(f"/ui/worlds/{W}").text, "once"
+    assert another_server(harness, one, sessions=Sessions()).get("/ui").status == 401
+
+
+def test_who_signs_out_is_signed_out_everywhere(harness: Harness) -> None:
+    one = person(harness, "rea")
+    copy = another_server(harness, one, sessions=Sessions(harness.services.sessions.seal))
+    assert copy.get("/ui").status == 200
+    one.send(one.get("/ui"), "/ui/sign-out")
+    told = copy.get("/ui")
+    assert (told.status, "The session is over" in told.text) == (401, True)
+    headers = {"Authorization": f"Bearer {cookie_of(copy)}"}
+    assert harness.call(None, "GET", "/worlds", headers=headers).status_code == 401
+
+
+def test_a_token_that_is_revoked_ends_its_sessions_at_every_server_at_once(
+    harness: Harness,
+) -> None:
+    one = person(harness, "rea")
+    other = another_server(harness, one, sessions=Sessions(harness.services.sessions.seal))
+    harness.ok("adam", "DELETE", f"/tokens/{identity.digest(harness.tokens['rea'])}")
+    assert other.get("/ui").status == 401
+
+
+def test_who_signs_in_again_leaves_no_session_behind(harness: Harness) -> None:
+    one = person(harness, "rea")
+    copy = another_server(harness, one)
+    told = one.send(one.get("/ui/sign-in"), "/ui/sign-in", token=harness.tokens["olga"])
+    assert (told.status, "olga" in told.text) == (200, True)
+    assert copy.get("/ui").status == 401
+
+
+def test_what_is_said_to_one_session_is_said_to_no_other() -> None:
     held = Sessions()
-    cookies = [held.begin(str(n)) for n in range(5)]
-    assert [held.of(cookie) is not None for cookie in cookies] == [False, False, True, True, True]
+    told = held.notice("mine", "It was applied.")
+    assert held.noticed("mine", told) == "It was applied."
+    assert [held.noticed("yours", told), held.noticed("mine", None)] == ["", ""]
+    assert held.noticed("mine", "It was applied.") == "", "and by nobody but us"
+
+
+def test_a_session_begins_no_other(harness: Harness) -> None:
+    """Else it would never end."""
+    one = person(harness, "rea")
+    other = stranger(harness)
+    told = other.send(other.get("/ui/sign-in"), "/ui/sign-in", token=cookie_of(one))
+    assert told.status == 401
+
+
+def test_nobody_reads_a_token_out_of_a_cookie(harness: Harness) -> None:
+    token = harness.tokens["rea"]
+    cookie = cookie_of(person(harness, "rea"))
+    assert token not in cookie
+    assert identity.digest(token) not in cookie
 
 
 def test_what_a_session_stands_for_is_looked_at_with_every_request(harness: Harness) -> None:

@@ -5,9 +5,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from qmtl.demo.replay import WORLD
 from qmtl.demo.run import main
+from tests.dashboard.browsing import Seen
+from tests.servers import served
 
 
 def played(out: Path, **options: Any) -> dict[str, Any]:
@@ -17,11 +21,19 @@ def played(out: Path, **options: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[str]]:
-    """The whole demo, once: each strategy's row by name, and the timeline."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole demo, once."""
     out = tmp_path_factory.mktemp("demo")
-    rows = {row["name"]: row for row in played(out)["strategies"]}
-    return rows, (out / "timeline.txt").read_text().splitlines()
+    played(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def story(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Each strategy's row by name, and the timeline."""
+    told = json.loads((folder / "summary.json").read_text())
+    rows = {row["name"]: row for row in told["strategies"]}
+    return rows, (folder / "timeline.txt").read_text().splitlines()
 
 
 Story = tuple[dict[str, Any], list[str]]
@@ -62,6 +74,54 @@ def test_a_live_strategys_journal_tells_its_whole_way(story: Story) -> None:
         at = [next(n for n, line in enumerate(mine) if step in line) for step in steps]
         assert at == sorted(at), mine[:8]
         assert set(rows[name]["stages"]) == {"backtest", "paper", "live"}
+
+
+def test_its_pages_say_why_who_is_not_live_is_not(folder: Path, story: Story) -> None:
+    """From the pages alone: the list in a line, a strategy's own page with every reason."""
+    rows, _ = story
+    world = f"/ui/worlds/{WORLD}"
+    with (
+        served(folder / "data", "--clock", "replay") as server,
+        httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as client,
+    ):
+        listed = Seen(client.get(world)).text.partition("Waits for")[2]
+        for name, row in rows.items():
+            page = Seen(client.get(f"{world}/strategies/{name}"))
+            if row["phase"] == "stopped_at_submit":
+                assert page.status == 404
+                asked = Seen(client.get(f"{world}?q={name}")).text
+                assert "What a check stopped before it was submitted is not known here" in asked
+                continue
+            assert (page.status, name in listed) == (200, True)
+            assert ("Why it is live" in page.text) is (row["effective_mode"] == "live")
+            why = page.text.partition("Why it is not live")[2].partition("Growth and drawdown")[0]
+            reasons = [each for told in row["details"] for each in told.split("; ")]
+            measured = [each for each in reasons if "must be" in each]
+            assert measured or row["effective_mode"] == "live"
+            for each in measured:
+                assert each.lower() in why.lower(), f"{name}: {why}"
+
+
+def test_each_of_its_pages_says_its_thing(folder: Path) -> None:
+    world = f"/ui/worlds/{WORLD}"
+    pages = {
+        "/ui": "US large caps",
+        "/ui/system": "a replay clock",
+        "/ui/words": "e-value",
+        world: "5 of 6",  # Slots taken.
+        f"{world}/policy": "No error rate is promised",
+        f"{world}/journal": "Nothing in it is ever edited",
+        f"{world}/journal/verified": "Yes: 3,",
+        f"{world}/hub": "paper fresh 1 of 1",
+        f"{world}/day": "Nothing waits for people",
+    }
+    with (
+        served(folder / "data", "--clock", "replay") as server,
+        httpx.Client(base_url=server.url, headers=server.headers, timeout=30) as client,
+    ):
+        for path, said in pages.items():
+            page = Seen(client.get(path))
+            assert (page.status, said in page.text) == (200, True), f"{path}: {page.text}"
 
 
 def test_a_second_time_it_is_the_same(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from qmtl.adapters.clock import SystemClock
+from qmtl.adapters.oidc import Client
 from qmtl.core.errors import Invalid
 from qmtl.core.names import Role
 from qmtl.entry import authfile
 from qmtl.entry.identity import Grant
 from qmtl.entry.limits import Limits
 from qmtl.entry.wiring import Exposed, Settings, opened
-from tests.jwts import Standing, jwks, public
+from tests import oidc
+from tests.jwts import Standing, jwks, public, signed
 
 GOOD = """
 hosts = ["qmtl.example.com", "QMTL"]
@@ -28,6 +31,11 @@ leeway = "10s"
 max_lifetime = "30m"
 actor_claim = "email"
 groups_claim = ["realm_access", "roles"]
+
+[oidc.sign_in]
+client_id = "dashboard"
+url = "https://qmtl.example.com/"
+scopes = ["openid", "email"]
 
 [[oidc.grants]]
 group = "quant"
@@ -76,6 +84,38 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert (trust.leeway, trust.lifetime_max) == (timedelta(seconds=10), timedelta(minutes=30))
     assert (trust.issuer, trust.audience) == ("https://login.example.com", "qmtl")
     assert trust.algorithms == {"ES256", "RS256"}
+    assert file.oidc.sign_in is not None
+    assert file.oidc.sign_in.client("s") == Client(
+        client_id="dashboard",
+        secret="s",
+        redirect_uri="https://qmtl.example.com/ui/sign-in/oidc/callback",
+        scopes=("openid", "email"),
+    )
+    assert actors.provider is not None
+    assert actors.session == timedelta(minutes=30), "as long as its JWTs live at most"
+
+
+def test_nobody_signs_in_at_an_issuer_that_the_file_does_not_say_so_of(tmp_path: Path) -> None:
+    a, b = GOOD.index("[oidc.sign_in]"), GOOD.index("[[oidc.grants]]")
+    path = written(tmp_path, GOOD[:a] + GOOD[b:])
+    actors = authfile.actors_of(authfile.read(path), path, Standing())
+    assert actors is not None
+    assert actors.provider is None
+
+
+def test_without_keys_they_are_where_the_issuer_says(tmp_path: Path) -> None:
+    with oidc.provider("http://127.0.0.1:1/nowhere") as provider:
+        text = GOOD.replace('jwks = "keys.json"', "").replace(
+            "https://login.example.com", provider.url
+        )
+        path = written(tmp_path, text)
+        clock = SystemClock()
+        actors = authfile.actors_of(authfile.read(path), path, clock)
+        assert actors is not None
+        assert provider.asked == [], "not before anybody comes"
+        now = int(clock.now().timestamp())
+        assert actors.issuer.claims_of(signed(iss=provider.url, iat=now, exp=now + 60))
+        assert provider.asked == ["/.well-known/openid-configuration", "/jwks"]
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
@@ -85,6 +125,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert (file.hosts, file.https) == ([], False)
 
 
+HERE, THERE = '"https://qmtl.example.com/"', '"https://login.example.com"'
 BROKEN: list[tuple[str, str, str, str]] = [
     ("not TOML", "[oidc]", "[oidc", "is not TOML"),
     ("a key twice", 'name = "corp"', 'name = "corp"\nname = "b"', "is not TOML"),
@@ -110,6 +151,30 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("a limit that is text", "burst = 7", 'burst = "7"', "limits.burst: must be a whole number"),
     ("a host with a port", '"QMTL"', '"qmtl:80"', "hosts: 'qmtl:80' is no name of a host"),
     ("https that is text", "https = true", 'https = "yes"', "https: must be true or false"),
+    ("no client", 'client_id = "dashboard"', "", "oidc.sign_in.client_id: is missing"),
+    ("a secret in the file", "[oidc.sign_in]", '[oidc.sign_in]\nsecret = "s"', "is not known here"),
+    ("no address", 'url = "https://qmtl.example.com/"', "", "oidc.sign_in.url: is missing"),
+    (
+        "an address in the clear",
+        HERE,
+        '"http://a.example"',
+        "must be https",
+    ),
+    (
+        "an address with a path",
+        HERE,
+        '"https://a.example/x"',
+        "and a host",
+    ),
+    ("an address with a query", HERE, '"https://a.example?x"', "a host"),
+    ("no openid", '["openid", "email"]', '["email"]', "and hold openid"),
+    ("scopes in one", '["openid", "email"]', '["openid", "a b"]', "must be single words"),
+    (
+        "discovery in the clear",
+        '"https://login.example.com"',
+        '"http://a.example"',
+        "must be https",
+    ),
     ("nobody operates", '"operator", ', "", "nobody could ever have the role operator"),
 ]
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core.course import Course, course
-from qmtl.core.facts import PromotionApplied
+from qmtl.core.facts import PromotionApplied, SnapshotStored
 from qmtl.core.fold import advance
 from qmtl.core.names import Phase, Stage, StrategyId
 from qmtl.core.policy import (
@@ -30,6 +30,7 @@ from qmtl.core.policy import (
     Window,
 )
 from qmtl.core.view import WorldView
+from qmtl.entry import plots
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
 from qmtl.sim.scene import DAY, WORLD, Scene
@@ -162,23 +163,39 @@ def test_a_policy_is_drawn_with_each_of_its_cases(tmp_path: Path) -> None:
     picture = tmp_path / "policy.svg"
     assert run("policy", "check", "standard", "--plot", str(picture)).exit_code == 0
     said = words(picture)
-    for each in ("Sharpe 1", "Sharpe 3", "ramp[0].e_value", "with 10 campaigns", "years"):
+    for each in ("Sharpe 1", "Sharpe 3", "ramp[0].e_value", "e_bh, 10 campaigns", "years", "0.5"):
         assert each in said
+    assert "sharpe_annual" not in said, "a gate takes its window, which is on another scale"
 
 
-def test_a_gate_that_is_never_told_from_luck_says_so(tmp_path: Path) -> None:
+def test_a_threshold_that_half_never_reach_says_so(tmp_path: Path) -> None:
     picture, policy = tmp_path / "never.svg", tmp_path / "never.yaml"
-    gates = Gates(by_stage={Stage.PAPER: (Bound(metric="sharpe_annual", min=2.0),)})
+    asked = replace(Evidence(), paper=PaperEvidence(method="group_sequential"))
     standard = policies.parse(policies.shipped("standard"))
-    policy.write_text(json.dumps(policies.document(replace(standard, gates=gates))))
+    policy.write_text(json.dumps(policies.document(replace(standard, evidence=asked))))
     shown = run("policy", "check", str(policy), "--plot", str(picture))
     assert shown.exit_code == 0, shown.output
     assert "never at Sharpe 1, 2" in words(picture)
+    assert "never, never, 1.6" in shown.stdout
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.0, 25.0), (0.8, 4.2), (0.002, 300.0)])
+def test_a_logarithmic_axis_is_written_as_people_write(low: float, high: float) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(plots.SETTINGS):
+        axes = Figure().subplots()
+        axes.set(yscale="log", ylim=(low, high))
+        plots._plain(axes.yaxis)
+        said = [text.get_text() for text in axes.yaxis.get_ticklabels(which="both")]
+    shown = [float(each) for each in said if each]
+    assert sum(low <= each <= high for each in shown) >= 3
 
 
 def test_a_trial_is_drawn_with_every_truth(tmp_path: Path) -> None:
     picture = tmp_path / "trial.svg"
-    asked = ["--worlds", "1", "--strategies", "11", "--days", "5", "--jobs", "1", "--json"]
+    asked = ["--worlds", "1", "--strategies", "12", "--days", "5", "--executor", "inline", "--json"]
     told = run("policy", "simulate", "sandbox", *asked, "--plot", str(picture))
     assert told.exit_code == 0, told.output
     said = words(picture)
@@ -200,7 +217,12 @@ def test_a_history_is_drawn_under_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("alpha.txt", ".svg or .png"), ("away/alpha.svg", "there is no folder")],
+    [
+        ("alpha.txt", ".svg or .png"),
+        ("away/alpha.svg", "there is no folder"),
+        ("is-a-folder.svg", "cannot be written: Is a directory."),
+        ("/proc/alpha.svg", "cannot be written"),  # Root may write anywhere, but there.
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_before_any_work(
     tmp_path: Path, name: str, said: str
@@ -208,12 +230,55 @@ def test_what_cannot_be_drawn_is_refused_before_any_work(
     def nobody(request: httpx.Request) -> httpx.Response:
         raise AssertionError(request.url)
 
+    folder = tmp_path / "is-a-folder.svg"
+    folder.mkdir()
     setting = Setting(transport=httpx.MockTransport(nobody))
     asked = ["explain", WORLD, "alpha", "--plot", str(tmp_path / name)]
     shown = CliRunner().invoke(app, ["--url", "http://w.test", *asked], obj=setting)
     assert shown.exit_code == 2
     assert said in " ".join(shown.output.split())
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_picture_that_was_there_stays_until_there_is_another(tmp_path: Path) -> None:
+    picture = tmp_path / "alpha.svg"
+    picture.write_bytes(b"old")
+    assert plots.checked(picture) == picture
+    assert picture.read_bytes() == b"old"
+
+
+def test_a_disk_that_is_full_at_the_end_is_said_below_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    def full(*_given: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    shown = run("policy", "check", "standard", "--plot", str(tmp_path / "c.svg"))
+    assert shown.exit_code == 1
+    assert "cannot be written: No space left on device." in " ".join(shown.stderr.split())
+    assert "governance.live_promotion.ramp[2]" in shown.stdout
+    assert not isinstance(shown.exception, OSError)
+
+
+def test_a_strategy_that_was_never_on_paper_has_nothing_to_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = [e for e in risen().store.journal(WORLD, 0, 100_000) if e.seq < first_paper_bar()]
+    monkeypatch.setattr("qmtl.entry.cli.explain.whole", lambda _ctx, _where: (WORLD, begun))
+    shown = run("explain", WORLD, "alpha", "--plot", str(tmp_path / "alpha.svg"))
+    assert shown.exit_code == 1
+    assert "alpha is on paper." in shown.stdout
+    assert "alpha has no return in paper or live yet: there is nothing to draw" in shown.stderr
     assert not list(tmp_path.iterdir())
+
+
+def first_paper_bar() -> int:
+    entries = risen().store.journal(WORLD, 0, 100_000)
+    facts = ((e.seq, e.fact) for e in entries if isinstance(e.fact, SnapshotStored))
+    return next(seq for seq, fact in facts if fact.stage is Stage.PAPER)
 
 
 def test_without_matplotlib_it_says_how_to_have_it(
@@ -224,3 +289,19 @@ def test_without_matplotlib_it_says_how_to_have_it(
     assert shown.exit_code == 2
     assert "pip install 'qmtl[plot]'" in shown.output
     assert run("policy", "check", "standard").exit_code == 0
+
+
+def test_a_matplotlib_that_is_broken_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "matplotlib"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('libfreetype.so.6: cannot open')")
+    for name in [each for each in sys.modules if each.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shown = run("policy", "check", "standard", "--plot", str(tmp_path / "c.svg"))
+    assert shown.exit_code == 2
+    said = " ".join(shown.output.split())
+    assert "Matplotlib is installed, but does not load (libfreetype.so.6" in said
+    assert "--force-reinstall" in said

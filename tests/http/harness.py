@@ -18,8 +18,9 @@ from qmtl.adapters.codec import sparse_to_bytes
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
-from qmtl.app import tokens
+from qmtl.app import tokens, worlds
 from qmtl.app.ports import Store
+from qmtl.app.step import By
 from qmtl.core.names import SYSTEM, ActorId, Role, WorldId
 from qmtl.core.view import WorldView
 from qmtl.entry import identity
@@ -133,6 +134,11 @@ class Harness:
         answer = self.call(who, method, path, body, **more)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def killed(self, who: str, reason: str) -> None:
+        """A kill past the door, which takes no such reason any more; journals hold what it took."""
+        by = By(ActorId(who), frozenset({Role.OPERATOR}), self.now)
+        worlds.kill(self.store, WorldId(W), by, reason)
 
     def state(self) -> dict[str, tuple[int, bytes]]:
         """Of every world: how long its journal is, and its view."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from qmtl.adapters.wire.fields import Body
 from qmtl.core.errors import TooLarge
 from qmtl.core.names import Role
 from qmtl.entry import door
@@ -592,7 +593,53 @@ BAD_CREDENTIALS = [
     ),
 ]
 
-CASES = [*BAD_NUMBERS, *BAD_SNAPSHOTS, *BAD_REQUESTS, *BAD_POLICIES, *BAD_CREDENTIALS]
+# Wherever a person's sentence, or a name, is taken: what it may not hold, and where it may not.
+RUN = {"strategy_id": "s1", "run_id": "r"}
+SENTENCES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "approval": ("POST", f"{LIVE}/approve", RUN),
+    "rejection": ("POST", f"{LIVE}/reject", RUN),
+    "release": ("POST", f"{LIVE}/release", RUN),
+    "kill": ("POST", f"/worlds/{W}/kill", {}),
+    "resumption": ("POST", f"/worlds/{W}/resume", {}),
+    "demotion": ("POST", f"/worlds/{W}/demote", {"strategy_id": "s1", "to": "paper"}),
+    "extension": ("POST", f"/worlds/{W}/strategies/s1/extend", {"by": "30d"}),
+    "restatement": (
+        "POST",
+        f"/risk-hub/worlds/{W}/restatements",
+        {"stage": "paper", "strategy": "s1", "t": [stamp(START)], "r": [0.01]},
+    ),
+}
+STEERS = {"an escape": "\x1b", "a bell": "\x07", "a lone return": "\r", "an override": "\u202e"}
+STEERS |= {"a delete": "\x7f", "a NUL": "\0", "a C1 control": "\x9b", "an isolate": "\u2066"}
+BAD_SENTENCES = [
+    Case(
+        f"{kind} in a reason of a {where}",
+        method,
+        path,
+        422,
+        f"reason: must not hold the character U+{ord(sign):04X}",
+        {**body, "reason": f"all is well{sign}[2J"},
+    )
+    for where, (method, path, body) in SENTENCES.items()
+    for kind, sign in STEERS.items()
+]
+BAD_SENTENCES += [
+    Case(f"{kind} in a {key}", "POST", "/worlds", 422, f"{key}: must not hold", {"id": "b", **body})
+    for kind, sign in STEERS.items()
+    for key, body in (("name", {"name": f"a{sign}"}), ("description", {"description": f"a{sign}"}))
+]
+BAD_SENTENCES.append(
+    Case("a name of two lines", "POST", "/worlds", 422, "one line", {"id": "b", "name": "a\nb"})
+)
+
+CASES = [
+    *BAD_NUMBERS,
+    *BAD_SENTENCES,
+    *BAD_SNAPSHOTS,
+    *BAD_REQUESTS,
+    *BAD_POLICIES,
+    *BAD_CREDENTIALS,
+]
 
 
 @pytest.fixture(scope="module")
@@ -635,6 +682,46 @@ def test_it_is_refused_and_changes_nothing(made: Harness, case: Case) -> None:
 def test_after_something_it_is_refused_and_changes_nothing(harness: Harness, case: Case) -> None:
     with_world(harness)
     refused(harness, case)
+
+
+def test_a_reason_may_have_lines_and_every_language(harness: Harness) -> None:
+    with_world(harness)
+    reason = (
+        "first\nsecond\r\n\tthird: \u05e9\u05dc\u05d5\u05dd, \u00e9, \U0001f469\u200d\U0001f467"
+    )
+    harness.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": reason})
+    fact = harness.store.journal(W, harness.store.load(W).seq - 1, 1)[0].fact  # type: ignore[arg-type]  # A WorldId.
+    assert (fact.kind, fact.reason) == ("killed", reason)
+
+
+def bodies_of(kind: type[Body]) -> Iterator[type[Body]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from bodies_of(each)
+
+
+def test_no_body_takes_a_text_that_nobody_bounds() -> None:
+    """Each text of each body has a pattern or a list of words: a new one is not forgotten."""
+
+    def texts(schema: Any, where: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(schema, dict):
+            if schema.get("type") == "string":
+                yield where, schema
+            for key, part in schema.items():
+                yield from texts(part, f"{where}.{key}")
+        elif isinstance(schema, list):
+            for part in schema:
+                yield from texts(part, where)
+
+    bounded = {"pattern", "enum", "const", "format"}
+    found = [
+        (where, schema)
+        for body in bodies_of(Body)
+        if body.__module__.startswith("qmtl.adapters.wire")  # Others are files of this machine.
+        for where, schema in texts(body.model_json_schema(), body.__name__)
+    ]
+    assert len(found) > 40
+    assert [where for where, schema in found if not bounded & set(schema)] == []
 
 
 def test_the_author_cannot_approve(harness: Harness) -> None:

@@ -382,6 +382,17 @@ def test_a_bar_carries_all_that_a_snapshot_may(ready: Harness) -> None:
     assert found["stress"] == {"s1": {"crash": 0.2}}
 
 
+def test_a_bar_may_be_the_engines_alone(ready: Harness) -> None:
+    ready.advance(DAY)
+    told = ready.feed("paper", {}, replay={"s1": -0.01})
+    found = ready.ok("rea", "GET", f"{HUB}/lookup", params={"version": told["version"]})
+    assert found["replay"] == {"s1": -0.01}
+    assert found["realized_returns"] is None
+    path, bar = f"/worlds/{W}/returns", {"stage": "paper", "t": stamp(ready.now), "returns": {}}
+    for wrong, status in (({}, 422), ({"replay": {}}, 422), ({"replay": {"nobody": 0.1}}, 404)):
+        assert ready.call("pat", "POST", path, {**bar, **wrong}).status_code == status
+
+
 # ---- Operations ------------------------------------------------------------------------------
 
 

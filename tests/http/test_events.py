@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from qmtl.adapters.sql.errors import StoreAway
 from qmtl.app import tokens, worlds
 from qmtl.core.facts import Entry
 from qmtl.core.names import Role, WorldId
@@ -173,6 +174,25 @@ def test_a_stream_does_not_hold_up_the_end(harness: Harness) -> None:
     assert time.monotonic() - began < 2.0
     thread.join(WAIT_SEC)
     assert ended == [0], "it ended as a stream ends, and was not cut off"
+
+
+def test_a_stream_ends_as_streams_end_when_the_database_goes_away(
+    url: str, harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who follows comes back, and is told then; in the log is no bug, since it is none."""
+    path, headers = f"{url}/events/subscribe?world={W}", harness.headers("rea")
+
+    def away(*_: Any) -> Any:
+        raise StoreAway("Just now.")
+
+    with httpx.stream("GET", path, headers=headers, timeout=WAIT_SEC) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        with monkeypatch.context() as patch:
+            patch.setattr(harness.store, "journal", away)
+            patch.setattr(harness.store, "at_hand", lambda _: None)
+            assert not [line for line in lines if line.startswith("data:")]
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_revoked_credential_loses_its_stream_however_much_happens(

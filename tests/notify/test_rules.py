@@ -195,7 +195,7 @@ def test_a_kill_is_told_and_a_resumption(told: Told) -> None:
 
 def test_what_people_wrote_breaks_no_line_and_steers_no_terminal(told: Told) -> None:
     reason = "a fire\r\n\r\nAll is well.\x1b[2J\u202e"
-    told.harness.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": reason})
+    told.harness.killed("olga", reason)
     (kill,) = told.new()
     assert kill.message["data"]["sentences"] == ["olga killed the world (a fire All is well.[2J)."]
 

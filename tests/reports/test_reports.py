@@ -186,7 +186,7 @@ def test_what_people_wrote_is_no_line_of_the_text(tmp_path: Path) -> None:
     with harness_over("memory", tmp_path) as harness:
         with_world(harness)
         reason = "a fire\n\nJOURNAL: whole\x1b[2J"
-        harness.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": reason})
+        harness.killed("olga", reason)
         text = pages.text(day(journal(harness), harness.now.date()))
     assert "olga killed the world (a fire JOURNAL: whole[2J)." in text
     assert [line for line in text.splitlines() if line.startswith("JOURNAL")] == [

@@ -504,12 +504,25 @@ def test_what_was_executed_is_written_down_before_the_next(desk: Desk) -> None:
     assert seen == [at(40), at(41), at(0), at(42), at(43)]
 
 
-def test_nothing_realised_is_nothing_posted(desk: Desk) -> None:
+def test_of_what_was_not_realised_the_engines_return_goes_out_alone(desk: Desk) -> None:
+    """Else who leaves out the bad bars would be told apart from nobody."""
+    desk.follow(42, execute=lambda step: None)
+    said = earned(42)
+    assert [body["returns"] for body in desk.world.posted] == [{}, {}]
+    assert [body["replay"]["Trend"] for body in desk.world.posted] == [*said.values()]
+    assert [(turn.outcome, turn.realised) for turn in desk.turns] == [("posted", None)] * 2
+    assert desk.turns[0].why.startswith("nothing was realised: the engine's return alone")
+    desk.follow(43, execute=lambda step: 0.0)
+    assert desk.world.posted[-1]["returns"] == {"Trend": 0.0}
+
+
+def test_what_was_not_realised_is_kept_as_any_bar_is(desk: Desk) -> None:
+    desk.world.goes("compute_only", "backtest_campaign")
     desk.follow(42, execute=lambda step: None)
     assert desk.world.posted == []
-    assert [turn.outcome for turn in desk.turns] == ["unrealised"] * 2
+    desk.world.goes("paper", "paper_campaign")
     desk.follow(43, execute=lambda step: 0.0)
-    assert [body["t"] for body in desk.world.posted] == [stamp(at(42))]
+    assert [body["returns"] for body in desk.world.posted] == [{}, {}, {"Trend": 0.0}]
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), -1.5])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from qmtl.adapters import policies
 from qmtl.adapters.memory import MemoryStore
+from qmtl.adapters.workers import HERE, Processes
 from qmtl.core import facts as f
 from qmtl.core.errors import Invalid
 from qmtl.core.names import Reason, Stage, StrategyId
@@ -22,6 +24,7 @@ from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
 from qmtl.sim import again, cast, trial
 from qmtl.sim.again import Null
+from qmtl.sim.lacking import missing
 from qmtl.sim.returns import placebo
 from qmtl.sim.scene import DAY, WORLD, Scene
 from tests.exports import KEY, exported, head_of, told_of
@@ -221,6 +224,93 @@ def test_a_world_without_a_policy_has_nothing_to_compare() -> None:
         again.again(AUTO, WORLD, [])
 
 
+# ---- What a history lacks ----------------------------------------------------------------------
+
+
+def lacking(policy: Policy, journal: Sequence[f.Entry]) -> dict[str, tuple[int, int]]:
+    return {each.path: (each.recorded, each.of) for each in missing(policy, journal)}
+
+
+STANDARD = policies.parse(policies.shipped("standard"))
+
+
+def test_what_nobody_recorded_is_missing_for_everybody() -> None:
+    """A follower's world without replays; trades came with no backtest."""
+    found = lacking(STANDARD, followed(AUTO))
+    nobody = (0, COUNT)
+    assert found == {"evidence.consistency": nobody, "gates.backtest.trades_total": nobody}
+    assert "evidence.consistency" not in lacking(STANDARD, history()[1]), "there, replays are"
+
+
+def test_what_was_recorded_of_some_is_missing_for_the_others() -> None:
+    journal = [
+        replace(entry, fact=replace(entry.fact, stress={SIDS[0]: {"worst": 0.1}}))
+        if isinstance(entry.fact, f.SnapshotStored)
+        else entry
+        for entry in history()[1]
+    ]
+    assert lacking(STANDARD, journal)["risk.max_stress_loss"] == (1, COUNT)
+    free = replace(STANDARD, risk=replace(STANDARD.risk, max_stress_loss=None))
+    assert "risk.max_stress_loss" not in lacking(free, journal)
+
+
+@pytest.mark.parametrize(
+    ("metric", "carried"),
+    [
+        ("stress_loss_max", {"stress": {sid: {"worst": 0.1} for sid in SIDS}}),
+        ("ex_ante_volatility", {"covariance": {"s0,s0": 1e-4}}),
+        ("turnover_annual", {"stats": {sid: {"turnover_annual": 3.0} for sid in SIDS}}),
+    ],
+)
+def test_a_gate_on_what_a_snapshot_carries_takes_it(
+    metric: str, carried: dict[str, object]
+) -> None:
+    bounds = {Stage.PAPER: (Bound(metric=metric, max=0.5),)}
+    asking = replace(
+        AUTO,
+        gates=replace(AUTO.gates, by_stage=bounds),
+        risk=replace(AUTO.risk, max_stress_loss=None),
+    )
+    without = [
+        replace(entry, fact=replace(entry.fact, stress=None, stats=None, covariance=None))
+        if isinstance(entry.fact, f.SnapshotStored)
+        else entry
+        for entry in history()[1]
+    ]
+    assert lacking(asking, without) == {f"gates.paper.{metric}": (0, COUNT)}
+    having = [
+        replace(entry, fact=replace(entry.fact, **carried))
+        if isinstance(entry.fact, f.SnapshotStored) and entry.fact.stage is Stage.PAPER
+        else entry
+        for entry in without
+    ]
+    assert not lacking(asking, having)
+
+
+def test_without_a_return_in_paper_nothing_else_is_asked() -> None:
+    begun = [
+        entry
+        for entry in history()[1]
+        if not isinstance(entry.fact, f.SnapshotStored) or entry.fact.stage is Stage.BACKTEST
+    ]
+    plain = replace(AUTO, gates=replace(AUTO.gates, by_stage={}))
+    assert lacking(plain, begun) == {"campaign.paper": (0, 0)}
+
+
+def test_placebos_of_one_seed_are_not_those_of_the_next() -> None:
+    drawn = [set(trial.seeds(seed, 4)) for seed in range(20)]
+    assert len(set.union(*drawn)) == 80
+    assert trial.seeds(0, 4) == trial.seeds(0, 8)[:4], "more of them: those there were stay"
+
+
+def test_a_world_without_a_strategy_has_no_history() -> None:
+    scene = Scene(MemoryStore())
+    scene.create()
+    scene.add_policy(AUTO, "own")
+    with pytest.raises(Invalid, match="no strategy was ever in the world"):
+        again.again(AUTO, WORLD, tuple(scene.store.journal(WORLD, 0, 100)))
+
+
 # ---- The command -------------------------------------------------------------------------------
 
 
@@ -235,7 +325,7 @@ def written(tmp_path: Path) -> tuple[Path, Path]:
 def test_the_command_reads_an_export(tmp_path: Path) -> None:
     export, policy = written(tmp_path)
     asked = ["policy", "simulate", str(policy), "--from-world", str(export)]
-    asked += ["--placebos", "1", "--jobs", "1"]
+    asked += ["--placebos", "1", "--executor", "inline"]
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "every approval counts as given" in shown.stdout
@@ -247,6 +337,15 @@ def test_the_command_reads_an_export(tmp_path: Path) -> None:
     assert found["totals"]["live"] == found["totals"]["live_in_fact"] >= 2
     assert [p["of"] for p in found["placebos"]] == [COUNT, COUNT]
     assert json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout) == found
+
+
+def test_placebos_are_the_same_wherever_they_are_computed() -> None:
+    drawn = [(null, seed) for null in Null for seed in (1, 2)]
+    asked = (AUTO, WORLD, history()[1], drawn)
+    with ThreadPoolExecutor(2) as threads:
+        here, *others = (again.placebos(*asked, each) for each in (HERE, threads, Processes(2)))
+    assert others == [here, here]
+    assert here == [again.promoted(*asked[:3], each) for each in drawn]
 
 
 def test_the_command_asks_a_server_for_a_world(tmp_path: Path) -> None:
@@ -287,3 +386,45 @@ def test_a_damaged_export_is_refused(tmp_path: Path) -> None:
     assert told.exit_code == 1
     assert told.stdout == ""
     assert "entry 7 was removed" in told.stderr
+
+
+def test_a_history_on_which_nobody_can_go_live_says_why(tmp_path: Path) -> None:
+    """Without trials of it: what is blocked by what is missing says nothing of skill."""
+    export, _ = written(tmp_path)
+    asked = ["policy", "simulate", "standard", "--from-world", str(export), "--placebos", "1"]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0, shown.output
+    assert "This says nothing of the returns: nobody can go live here" in shown.stdout
+    said = " ".join(shown.stdout.split())
+    assert "gates.backtest.trades_total asks for trades_total in backtest: none was" in said
+    assert "without skill" not in shown.stdout
+    told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert len(told["blocked"]) == 1
+    assert told["placebos"] == []
+
+
+def test_a_world_without_history_is_refused(tmp_path: Path) -> None:
+    scene, export = Scene(MemoryStore()), tmp_path / "empty.jsonl"
+    scene.create()
+    scene.add_policy(AUTO, "own")
+    export.write_bytes(b"".join(exported(told_of(scene.store, WORLD), WORLD)))
+    shown = CliRunner().invoke(app, ["policy", "simulate", "standard", "--from-world", str(export)])
+    assert shown.exit_code == 1
+    assert "no strategy was ever in the world" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--placebos", "2"], "--placebos is only with --from-world"),
+        (["--from-world", "w", "--worlds", "2"], "--worlds is not with --from-world"),
+        (["--from-world", "w", "--days", "9"], "--days is not with --from-world"),
+        (["--from-world", "w", "--strategies", "9"], "--strategies is not with --from-world"),
+        (["--seed", "-1"], "--seed"),
+        (["--from-world", "w", "--seed", "-1"], "--seed"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(asked: list[str], said: str) -> None:
+    shown = CliRunner().invoke(app, ["policy", "simulate", "sandbox", *asked])
+    assert shown.exit_code == 2
+    assert said in " ".join(shown.stderr.split())

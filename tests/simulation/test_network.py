@@ -69,7 +69,9 @@ def test_what_breaks_is_shrunk_to_what_matters(fragile: None) -> None:
 
 
 def test_the_command_says_what_broke_and_how_to_see_it_again(fragile: None) -> None:
-    told = CliRunner().invoke(app, ["sim", "--seeds", "1-49", "--steps", "600", "--json"])
+    told = CliRunner().invoke(
+        app, ["sim", "--seeds", "1-49", "--steps", "600", "--executor", "inline", "--json"]
+    )
     assert told.exit_code == 1
     assert json.loads(told.stdout)["broken"] == 1
     assert "broken: I10: somebody was killed" in told.stderr

@@ -25,6 +25,7 @@ from qmtl.adapters.stream import BadEvent as BadEvent
 from qmtl.adapters.stream import Event as Event
 from qmtl.adapters.stream import Quiet as Quiet
 from qmtl.adapters.stream import Subscription as Subscription
+from qmtl.adapters.traced import carried
 from qmtl.core.names import SYSTEM
 from qmtl.core.times import rfc3339
 
@@ -122,7 +123,7 @@ class Client:
         """
         import httpx
 
-        extra = dict(headers or {})
+        extra = {**carried(), **(headers or {})}
         if idempotency_key is not None:
             extra["Idempotency-Key"] = idempotency_key
         asked = {k: v for k, v in (params or {}).items() if v is not None}

@@ -30,6 +30,7 @@ CONFIG = ConfigDict(
     extra="forbid",
     allow_inf_nan=False,
     val_json_bytes="base64",
+    cache_strings="keys",  # What is said is mostly digests, which never come again.
 )
 # Numbers that numpy computed are numbers; the strategies' ids and stages are keys.
 OPTIONS = (

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 ADMIN_TOKEN: Final = "admin.token"  # In a data folder: what a first start on loopback leaves.
 
-SECRETS: Final = ("QMTL_TOKEN", "QMTL_DATABASE_URL", "QMTL_BUS_URL")
+OIDC_SECRET: Final = "QMTL_OIDC_SECRET"  # Of the dashboard, as a client of an issuer.
+SECRETS: Final = ("QMTL_TOKEN", "QMTL_DATABASE_URL", "QMTL_BUS_URL", OIDC_SECRET)
 IN_FILE: Final = "_FILE"  # Behind any of these: the file that holds it, as containers are given it.
 
 

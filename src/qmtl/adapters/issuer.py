@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import httpx
 import orjson
@@ -24,8 +24,8 @@ from qmtl.core.errors import Invalid, IssuerAway, Unauthenticated
 
 LOG = logging.getLogger("qmtl.issuer")
 JWT_CHARS_MAX: Final = 8_192  # A person in hundreds of groups; servers stop reading there, too.
-JWKS_BYTES_MAX: Final = 1 << 20  # Issuers have a handful of keys.
-JWKS_SEC: Final = 3.0  # Who waits for the keys holds a thread.
+ANSWER_BYTES_MAX: Final = 1 << 20  # Issuers have a handful of keys.
+ANSWER_SEC: Final = 3.0  # Who waits for an issuer holds a thread.
 FRESH_SEC: Final = 600.0  # Then they are fetched again: a key that was withdrawn is soon unknown.
 KEPT_SEC: Final = 3_600.0  # With the issuer away they are believed so long, and no longer.
 UNKNOWN_KID_SEC: Final = 60.0  # Fetched for a key nobody knows at most so often,
@@ -42,12 +42,14 @@ KINDS: Final[Mapping[tuple[str, str | None], frozenset[str]]] = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
 }
 ALGORITHMS: Final = frozenset().union(*KINDS.values())
+_THUMBED: Final = ("crv", "e", "kty", "n", "x", "y")  # A public key, and nothing said about it.
 REQUIRED: Final = ("exp", "iat", "sub", "iss", "aud")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = 1 << 33  # The year 2242, in seconds: what is later is of another unit.
 
 Claims = Mapping[str, Any]
 Load = Callable[[], bytes]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,9 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key, and the algorithms that it may verify."""
+    """A public key, and the algorithms that it may verify.  `thumbprint`: of RFC 7638."""
 
+    thumbprint: str
     kid: str | None
     algorithms: frozenset[str]
     public: Any  # Of `cryptography`, in one of many classes.
@@ -111,7 +114,12 @@ def _key(told: object) -> Key | None:
         return None
     if kty == "RSA" and public.key_size < RSA_BITS_MIN:
         return None
-    return Key(kid, algorithms, public)
+    return Key(_thumbprint(told), kid, algorithms, public)
+
+
+def _thumbprint(told: Mapping[str, object]) -> str:
+    needed = {name: told[name] for name in _THUMBED if name in told}
+    return sha256(orjson.dumps(needed, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def from_file(path: Path) -> Load:
@@ -133,86 +141,119 @@ def from_url(url: str, transport: httpx.BaseTransport | None = None) -> Load:
     """
 
     def load() -> bytes:
-        body = b""
-        try:
-            with (
-                httpx.Client(timeout=JWKS_SEC, transport=transport) as client,
-                client.stream("GET", url, headers={"Accept": "application/json"}) as answer,
-            ):
-                if answer.status_code != httpx.codes.OK:
-                    raise IssuerAway(f"{url} answers {answer.status_code}.")
-                for part in answer.iter_bytes():
-                    body += part
-                    if len(body) > JWKS_BYTES_MAX:
-                        raise IssuerAway(f"{url} answers with more than {JWKS_BYTES_MAX} bytes.")
-        except httpx.HTTPError as error:
-            raise IssuerAway(f"{url}: {type(error).__name__}.") from error
+        status, body = answered("GET", url, transport)
+        if status != httpx.codes.OK:
+            raise IssuerAway(f"{url} answers {status}.")
         return body
 
     return load
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Keys, and when they were fetched, on a clock that only goes forward."""
+def answered(
+    method: str, url: str, transport: httpx.BaseTransport | None = None, **more: Any
+) -> tuple[int, bytes]:
+    """The status and the body of what somebody of the issuer's answers; never a redirect's.
 
-    keys: tuple[Key, ...]
-    digest: bytes
+    Raises IssuerAway.
+    """
+    body = b""
+    try:
+        with (
+            httpx.Client(timeout=ANSWER_SEC, transport=transport) as client,
+            client.stream(method, url, headers={"Accept": "application/json"}, **more) as answer,
+        ):
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise IssuerAway(f"{url} answers with more than {ANSWER_BYTES_MAX} bytes.")
+            return answer.status_code, body
+    except httpx.HTTPError as error:
+        raise IssuerAway(f"{url}: {type(error).__name__}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Generic[T]):
+    """What was fetched, and when, on a clock that only goes forward."""
+
+    told: T
     at: float
 
 
-class Keys:
-    """The issuer's keys, fetched when they are needed.  May be used by several threads: one
+class Fetched(Generic[T]):
+    """What an issuer publishes, fetched when it is needed.  May be used by several threads: one
     fetches, and the others take what is held, or are told to come back."""
 
-    def __init__(self, load: Load, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, load: Callable[[], T], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._load, self._monotonic = load, monotonic
-        self._held: Held | None = None
+        self._held: Held[T] | None = None
         self._tried_at = -math.inf
         self._fetching = Lock()
 
-    def held(self) -> Held:
-        """All of them.  Raises IssuerAway."""
-        if self._age() >= FRESH_SEC:
-            self._fetch()
+    def held(self) -> T:
+        """As it was FRESH_SEC ago at most; with the issuer away, KEPT_SEC.  Raises IssuerAway."""
+        if self.age() >= FRESH_SEC:
+            self.again()
         held = self._held
-        if held is None or self._age() >= KEPT_SEC:
-            raise IssuerAway("API tokens go on meanwhile.")
-        return held
+        if held is None or self.age() >= KEPT_SEC:
+            raise IssuerAway("It does not answer as it should; API tokens go on meanwhile.")
+        return held.told
 
-    def find(self, kid: str | None) -> Key:
-        """The key of a name; without one, the only key.  Raises Unauthenticated, IssuerAway."""
-        held = self.held()
-        found = _named(held, kid)
-        if found is None and kid is not None and self._age() >= UNKNOWN_KID_SEC:
-            self._fetch()
-            found = _named(self.held(), kid)
-        if found is None:
-            raise Unauthenticated("The JWT is signed with a key that its issuer does not publish.")
-        return found
-
-    def _age(self) -> float:
+    def age(self) -> float:
         return math.inf if self._held is None else self._monotonic() - self._held.at
 
-    def _fetch(self) -> None:
+    def again(self) -> None:
         """What cannot be fetched or read leaves what is held as it is."""
         now = self._monotonic()
         if now - self._tried_at < RETRY_SEC or not self._fetching.acquire(blocking=False):
             return
         try:
             self._tried_at = now
-            body = self._load()
-            self._held = Held(keys_of(body), sha256(body).digest(), now)
+            self._held = Held(self._load(), now)
         except (IssuerAway, Invalid) as error:
-            LOG.warning("the issuer's keys are as they were: %s", error)
+            LOG.warning("what the issuer publishes is as it was: %s", error)
         finally:
             self._fetching.release()
 
 
-def _named(held: Held, kid: str | None) -> Key | None:
-    if kid is None:
-        return held.keys[0] if len(held.keys) == 1 else None
-    return next((key for key in held.keys if key.kid == kid), None)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An issuer's keys, and the digest of the document that they are from."""
+
+    keys: tuple[Key, ...]
+    digest: bytes
+
+    def named(self, kid: str | None) -> Key | None:
+        """The key of a name; without one, the only key."""
+        if kid is None:
+            return self.keys[0] if len(self.keys) == 1 else None
+        return next((key for key in self.keys if key.kid == kid), None)
+
+
+class Keys:
+    """The issuer's keys."""
+
+    def __init__(self, load: Load, monotonic: Callable[[], float] = time.monotonic) -> None:
+        def published() -> Published:
+            body = load()
+            return Published(keys_of(body), sha256(body).digest())
+
+        self._fetched = Fetched(published, monotonic)
+
+    def held(self) -> Published:
+        """All of them.  Raises IssuerAway."""
+        return self._fetched.held()
+
+    def find(self, kid: str | None) -> Key:
+        """The key of a name; without one, the only key.  Raises Unauthenticated, IssuerAway."""
+        found = self.held().named(kid)
+        if found is None and kid is not None and self._fetched.age() >= UNKNOWN_KID_SEC:
+            self._fetched.again()
+            found = self.held().named(kid)
+        if found is None:
+            raise Unauthenticated("The JWT is signed with a key that its issuer does not publish.")
+        return found
 
 
 class Issuer:
@@ -245,6 +286,19 @@ class Issuer:
                 self._seen.pop(next(iter(self._seen)), None)
             self._seen[name] = claims
         return claims
+
+    def key_of(self, text: str) -> str:
+        """The thumbprint of the key that signed a JWT of which `claims_of` told the claims.
+
+        Raises Unauthenticated, IssuerAway.
+        """
+        import jwt
+
+        return self._keys.find(jwt.get_unverified_header(text).get("kid")).thumbprint
+
+    def publishes(self, thumbprint: str) -> bool:
+        """Whether a key is still the issuer's.  Raises IssuerAway."""
+        return any(key.thumbprint == thumbprint for key in self._keys.held().keys)
 
     def _signed(self, text: str) -> Claims:
         import jwt

@@ -13,6 +13,8 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -29,6 +31,7 @@ from qmtl.core.names import WorldId
 KEY_FILE: Final = "journal.key"  # In the data folder; PKCS #8 in PEM, as openssl reads it.
 ALGORITHM: Final = "ed25519"
 DOMAIN: Final = "qmtl-journal-head/1"  # What is signed is a head, and can be taken for no other.
+SECRETS: Final = "qmtl-secret/1 "
 SECRET_MODE: Final = 0o600
 OTHERS: Final = 0o077
 
@@ -54,6 +57,14 @@ class JournalKey:
     def new(cls) -> "JournalKey":
         """One that nobody has."""
         return cls(Ed25519PrivateKey.generate())
+
+    def secret(self, purpose: str, salt: str) -> bytes:
+        """32 bytes for something else than signing, which say nothing of the key (HKDF, RFC 5869).
+
+        Whoever signs with the key and knows the salt has the same.
+        """
+        kdf = HKDF(SHA256(), 32, salt.encode(), f"{SECRETS}{purpose}".encode())
+        return kdf.derive(self._private.private_bytes_raw())
 
     def signed(self, world_id: WorldId, head: Head, at: datetime) -> HeadJson:
         """A head as it was at an instant, signed."""

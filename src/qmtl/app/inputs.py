@@ -23,7 +23,7 @@ from qmtl.core.snapshot import Fresh, freshness
 from qmtl.core.times import DAY_SEC, NEVER, in_words, instant, micros
 from qmtl.core.view import Candidate, WorldView
 from qmtl.core.windows import evidence_stage, progress
-from qmtl.core.words import minute, second
+from qmtl.core.words import PHASES, minute, percent, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +121,11 @@ def _word(verdict: Verdict | None) -> str:
 def _of_world(view: WorldView, row: int, policy: Policy, at: datetime) -> Iterator[Input]:
     frozen = any(freeze.covers(at) for freeze in policy.governance.freeze)
     yield Input("policy in force", f"version {view.default_version}")
-    yield Input("live promotion", policy.governance.live_promotion.mode)
+    yield Input("live promotion", policy.governance.live_promotion.mode.replace("_", " "))
     yield Input("live allowed", _yes(view.allow_live))
     yield Input("world", f"{view.state}{', killed' if view.killed else ''}")
     yield Input("freeze open", _yes(frozen))
-    yield Input("phase", view.phase(row))
+    yield Input("phase", PHASES[view.phase(row)])
 
 
 def _of_candidate(
@@ -186,11 +186,11 @@ def _of_capital(
         total = sum(others.values()) + weight
         yield Input(
             "live weight",
-            f"{weight:.6g}, and with the others {total:.6g} of at most "
-            f"{governance.max_live_weight:g}",
+            f"{percent(weight)}, and with the others {percent(total)} of at most "
+            f"{percent(governance.max_live_weight)}",
         )
     for other, lease in sorted(outstanding(view, at).items()):
-        told = f"{lease.weight:.6g} until {second(lease.until)}"
+        told = f"{percent(lease.weight)} until {second(lease.until)}"
         yield Input(f"taken back from {other}", told)
     left = cooldown_remaining_sec(view, policy, at)
     yield Input("cooldown left", in_words(left) if left else "none")
@@ -202,7 +202,8 @@ def _snapshot(view: WorldView, row: int, stage: Stage, policy: Policy, at: datet
     if as_of == NEVER:
         return f"no {stage} snapshot contains it"
     age = timedelta(microseconds=micros(at) - as_of).total_seconds()
-    ttl = int(track.covered_ttl_us[row]) // 1_000_000
+    ttl = int(track.covered_ttl_us[row]) / 1_000_000
     state = "fresh" if isinstance(found, Fresh) else found.reason.removeprefix("risk_snapshot_")
     seq = int(track.covered_seq[row])
-    return f"entry {seq}, of {_at(as_of)}, {in_words(age)} old, TTL {ttl} s: {state}"
+    told = f"entry {seq}, of {minute(instant(as_of))}, {in_words(age)} old"
+    return f"{told}, good for {in_words(ttl)}: {state}"

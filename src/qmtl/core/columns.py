@@ -125,7 +125,8 @@ class Proof(Columns):
     selection_p: Float = field(metadata=column("f8", np.nan))  # Of its backtest, for its trials.
     drift_points: Float = field(metadata=column("f8", 0.0))  # Paper less its replay: count,
     drift_mean: Float = field(metadata=column("f8", 0.0))  # mean,
-    drift_m2: Float = field(metadata=column("f8", 0.0))  # sum of squared deviations.
+    drift_m2: Float = field(metadata=column("f8", 0.0))  # sum of squared deviations;
+    unrealised: Float = field(metadata=column("f8", 0.0))  # of them, bars of the replay alone.
     healthy_cap: Float = field(metadata=column("f8", np.nan))  # Fixed at the first live step.
     healthy_mean: Float = field(metadata=column("f8", np.nan))
     decay: Float = field(metadata=column(f"({len(RATES)},)f8", 0.0))  # Statistics, a rate each.

@@ -83,6 +83,9 @@ def _of_evidence(fact: f.EvidenceFact) -> str:
         case f.SnapshotStored(points=points):
             came = f"{counted(sum(points.counts), 'new return')} of {listed(points.strategies)}"
             brings = came if points.strategies else "no new return"
+            left_out = [sid for sid in fact.replay or () if sid not in fact.covered]
+            if left_out:
+                brings += f", and the engine's alone of {listed(left_out)}"
             return (
                 f"stored the {fact.stage} snapshot {fact.version} with {brings}; it covers "
                 f"{listed(fact.covered) or 'nobody'} and is good for {in_words(fact.ttl_sec)}"

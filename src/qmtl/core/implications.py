@@ -1,54 +1,54 @@
-"""What a policy implies before anyone is judged by it: how long, how likely by luck, and never.
+"""What a policy implies before anyone is judged by it: how many get there, how long, and never.
 
 Only arithmetic on the policy itself.  With S the true Sharpe ratio a year, m a gate's `min`, p the
 bars a year, Y years of independent, near-normal returns:
 
-* The estimate of S has the standard error sqrt((1 + S^2/(2p)) / Y) (Lo 2002).  So a gate m is told
-  from luck at 95 %, one-sided, after about (1.645/(S-m))^2 (1 + S^2/(2p)) years when S > m (half of
-  such strategies earlier, half later), and never when S <= m.
-* A strategy without skill is above m at one look after Y years with probability 1 - Phi(m sqrt(Y)).
-  Whoever looks often finds it above m more often than that.
+* The estimate of S has the standard error sqrt((1 + S^2/(2p)) / Y) (Lo 2002).  So at one look after
+  Y years it is at m or above with the probability 1 - Phi((m - S) / that error).  Whoever looks
+  often finds it there more often than that.
+* S is told from m at 95 %, one-sided, after about (1.645/(S-m))^2 (1 + S^2/(2p)) years when S > m
+  (half of such strategies earlier, half later), and never when S <= m.
 * A ramp step with e-value e is reached without skill with probability <= 1/e (Ville), where the
-  e-value is valid.  How long it takes is when it is expected at the expected t; how many reach it
-  in time is simulated, seeded (`evidence/power.py`).
+  e-value is valid.  How many with skill reach it in time, and after how long half of them have, is
+  simulated, seeded (`evidence/power.py`), on the same paths: half are there in time when, and only
+  when, the median of their times is in time.
+* What a drawdown gate asks depends on the volatility of who is asked; it is simulated, too.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
-from cronsim import CronSim
 from numpy.typing import NDArray
 
-from .evidence.crowd import e_bh_threshold, spending_share
-from .evidence.duration import returns_needed
-from .evidence.eprocess import BLOCKS_MIN
-from .evidence.power import DEVIATION_ANNUAL, best_of_bets, best_of_blocks
+from .contradictions import contradictions, in_days, window_of, years_of
+from .evidence import power
+from .evidence.crowd import e_bh_threshold, ramp_bound, spending_share
+from .evidence.power import DEVIATION_ANNUAL, PATHS, POINTS_OFF
 from .names import Role, Stage
 from .policy import (
     AutoApply,
     Bound,
     Data,
-    Disabled,
     Evidence,
-    Freeze,
     ManualApproval,
     Policy,
     Window,
 )
 from .proof import terms
-from .proving import LIFETIME_YEARS, blocks_in_all
-from .times import SECONDS_PER_YEAR
+from .proving import LIFETIME_YEARS
 
+RAMP: Final = "governance.live_promotion.ramp"
+# What has to be passed within a time that ends: before the first live step.
+BEFORE_LIVE: Final = ("gates.backtest", "gates.paper", f"{RAMP}[0].e_value")
+DAYS_PER_YEAR: Final = 365.25
 SHARPES_ASSUMED: Final = (1.0, 2.0, 3.0)
 Z_95: Final = NormalDist().inv_cdf(0.95)
 TWO_YEARS: Final = timedelta(days=730)
-FREEZE_HORIZON: Final = timedelta(days=400)  # After a year the seasons repeat.
-FREEZE_LOOKUPS_MAX: Final = 10_000  # Enough for an hourly freeze; half a second.
 
 LOWER_IS_BETTER: Final = frozenset(
     {
@@ -97,18 +97,27 @@ UNCOMPARED: Final = (
     "beside the returns does not pass paper; Runner.follow posts it by itself."
 )
 CROWDS: Final = (10, 50)  # Campaigns for which the last step is spelt out.
+SIMULATED: Final = (
+    f"simulated: {PATHS} strategies of each true Sharpe ratio, with independent normal returns; a "
+    f"share is right to {POINTS_OFF:g} points of 100. Half after: the median of all their times, "
+    "however long paper may last; never: fewer than half are ever there, or not within "
+    f"{LIFETIME_YEARS:g} years."
+)
+VOLATILE: Final = f"at a volatility of {DEVIATION_ANNUAL:.0%} a year"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Implication:
     """A row: what one part of the policy implies.
 
-    `years` is how long it takes to tell the gate from luck at each of `SHARPES_ASSUMED`, None for
-    never; empty when the part is no Sharpe gate.  `never`: nothing can meet it.
+    `shares` are of strategies whose true Sharpe ratios are `SHARPES_ASSUMED`: how many pass it in
+    the time that `says` names.  `years` is when half of them have, None for never.  Either is empty
+    where it says nothing.  `never`: nothing can meet it.
     """
 
     path: str
     says: str
+    shares: tuple[float, ...] = ()
     years: tuple[float | None, ...] = ()
     never: bool = False
 
@@ -120,44 +129,80 @@ def years_to_tell(sharpe: float, gate: float, periods_per_year: float) -> float 
     return (Z_95 / (sharpe - gate)) ** 2 * (1 + sharpe**2 / (2 * periods_per_year))
 
 
-def passes_by_luck(gate: float, years: float) -> float:
-    """The chance that a strategy of Sharpe 0 shows `gate` or more, at one look after `years`."""
-    return 1 - NormalDist().cdf(gate * math.sqrt(years))
+def passes(sharpe: float, gate: float, years: float, periods_per_year: float) -> float:
+    """The chance that a true annual Sharpe ratio shows `gate` or more, at one look."""
+    error = math.sqrt((1 + sharpe**2 / (2 * periods_per_year)) / years)
+    return 1 - NormalDist().cdf((gate - sharpe) / error)
 
 
 def implications(policy: Policy) -> tuple[Implication, ...]:
     """The table: a row for each window, gate and ramp step, and one for each contradiction."""
-    return (*_windows(policy), *_gates(policy), *_ramp(policy), *_contradictions(policy))
+    never = impossible(policy)
+    return (*_windows(policy), *_gates(policy), *_ramp(policy, never), *never)
+
+
+def impossible(policy: Policy) -> tuple[Implication, ...]:
+    """Why nobody can ever go live, or nothing when somebody can."""
+    return tuple(
+        Implication(path=path, says=says, never=True) for path, says in contradictions(policy)
+    )
 
 
 def warnings(policy: Policy) -> tuple[str, ...]:
-    """What to know before using the policy, worst first: what is off, never met, or slow."""
+    """What to know before using it, worst first: what is not promised, never met, or off."""
     rows = implications(policy)
     never = [f"{row.path}: {row.says}" for row in rows if row.never]
-    slow = [f"{row.path}: {row.says} {_at_each_sharpe(row)}" for row in rows if row.years]
-    return (*_promises(policy), *never, *_off(policy), *slow)
+    return (*_promises(policy), *never, *unlikely(rows), *_off(policy))
+
+
+def unlikely(rows: Iterable[Implication]) -> list[str]:
+    """What none of the simulated strategies passes, of what has to be passed in time."""
+    return [
+        f"{row.path}: {row.says} None of {PATHS} simulated strategies of a true Sharpe ratio of "
+        f"{SHARPES_ASSUMED[-1]:g} passes it in time, {VOLATILE}."
+        for row in rows
+        if row.shares and row.path.startswith(BEFORE_LIVE) and not any(row.shares)
+    ]
+
+
+def percent_of(share: float) -> str:
+    """A share in words.  Fewer than half never rounds to half, nor few to none."""
+    whole = round(100 * share)
+    if share < 0.5:
+        whole = min(whole, 49)
+    return "<1%" if share > 0 and whole == 0 else f"{whole}%"
+
+
+def median_of(years: float | None) -> str:
+    """When half are there, in years, in words."""
+    return "never" if years is None else f"{years:.2g}" if years < 9.95 else f"{years:.0f}"
 
 
 # ---- Rows ------------------------------------------------------------------------------------
 
 
 def _windows(policy: Policy) -> Iterator[Implication]:
-    for stage, window in _window_of(policy).items():
+    for stage, window in window_of(policy).items():
         longest = window.max_window
-        until = "" if longest is None else f", and ends after {_days(longest)} without promotion"
+        until = "" if longest is None else f", and ends after {in_days(longest)} without promotion"
         years = _years_at_least(window, policy.data)
-        says = f"takes at least {years:.2g} years of data{until}."
+        says = f"takes at least {_long(years)} of data{until}."
         yield Implication(path=f"campaign.{stage}", says=says)
 
 
 def _gates(policy: Policy) -> Iterator[Implication]:
     for stage, bounds in policy.gates.by_stage.items():
-        window = _window_of(policy).get(stage)
+        window = window_of(policy).get(stage)
+        years = 1.0 if window is None else _years_at_least(window, policy.data)
         for bound in bounds:
             path = f"gates.{stage}.{bound.metric}"
             origin = _ORIGINS.get(bound.metric, "")
             missing = f", {origin}; missing: {policy.gates.on_missing}" if origin else ""
-            yield Implication(path=path, says=f"{_interval(bound)}{missing}.")
+            shares: tuple[float, ...] = ()
+            if bound.metric == "max_drawdown" and bound.max is not None:
+                shares = _kept(bound.max, years, policy.data)
+                missing = f"; in {_long(years)}, {VOLATILE}"
+            yield Implication(path=path, says=f"{_interval(bound)}{missing}.", shares=shares)
             if bound.metric == "sharpe_annual" and bound.min is not None:
                 yield _sharpe(f"{path}.min", bound.min, policy.data, window)
 
@@ -165,51 +210,98 @@ def _gates(policy: Policy) -> Iterator[Implication]:
 def _sharpe(path: str, gate: float, data: Data, window: Window | None) -> Implication:
     if window is None:
         says = "no window: a strategy without skill passes it, and one with skill fails, by luck."
-    else:
-        years = _years_at_least(window, data)
-        by_luck = passes_by_luck(gate, years)
-        says = f"{by_luck:.0%} of strategies without skill show {gate:g} after {years:.2g} years."
-    told = tuple(years_to_tell(s, gate, data.periods_per_year) for s in SHARPES_ASSUMED)
-    return Implication(path=path, says=says, years=told)
+        return Implication(path=path, says=says)
+    years, a_year = _years_at_least(window, data), data.periods_per_year
+    luck, *shares = (passes(s, gate, years, a_year) for s in (0.0, *SHARPES_ASSUMED))
+    told = [years_to_tell(s, gate, a_year) for s in SHARPES_ASSUMED]
+    spans = ", ".join("never" if y is None else _long(y) for y in told)
+    says = (
+        f"shown after {_long(years)} by {percent_of(luck)} of strategies without skill; to tell a "
+        f"true {_listed(SHARPES_ASSUMED)} from {gate:g} at 95 % takes: {spans}."
+    )
+    return Implication(path=path, says=says, shares=tuple(shares))
 
 
-def _ramp(policy: Policy) -> Iterator[Implication]:
-    below, expected = 0.0, 0.0
-    for i, step in enumerate(policy.governance.ramp):
-        chance = 1.0 if step.e_value is None else 1 / step.e_value
-        expected += (step.fraction - below) * chance
-        below = step.fraction
-        weight = f"{step.fraction * policy.governance.allocation:.2%} of capital"
-        luck = "" if step.e_value is None else f", without skill with probability <= {chance:.2g}"
-        yield Implication(path=f"governance.live_promotion.ramp[{i}]", says=f"{weight}{luck}.")
-    if policy.evidence is not None:
-        says = (
-            f"a strategy without skill is expected to get at most {expected:.1%} of an allocation, "
-            "where the e-values are valid (EVIDENCE: persistent regimes and unseen crashes break "
-            "t_mixture)."
-        )
-        yield Implication(path="governance.live_promotion.ramp", says=says)
-        yield from _proofs(policy, policy.evidence)
+def _kept(most: float, years: float, data: Data) -> tuple[float, ...]:
+    """How many lose no more than that from their highest point, in so many years."""
+    root = math.sqrt(data.periods_per_year)
+    sharpes = tuple(s / root for s in SHARPES_ASSUMED)
+    bars = max(1, round(years * data.periods_per_year))
+    found = power.drawdowns(sharpes, DEVIATION_ANNUAL / root, bars)
+    return tuple((found <= most).mean(axis=1).tolist())
 
 
-def _proofs(policy: Policy, asked: Evidence) -> Iterator[Implication]:
-    """What each step's evidence takes, and what the last one's does in company."""
+def _ramp(policy: Policy, never: Sequence[Implication]) -> Iterator[Implication]:
     ramp = policy.governance.ramp
-    method = asked.paper.method.replace("_", " ")
     for i, step in enumerate(ramp):
-        if step.e_value is not None:
-            shares = _in_time(policy, step.e_value)
-            path = f"governance.live_promotion.ramp[{i}].e_value"
-            says = f"an e-value of {step.e_value:g} ({method}), {shares}."
-            yield Implication(path=path, says=says, years=_years_to_show(policy, step.e_value))
+        weight = f"{step.fraction * policy.governance.allocation:.2%} of capital"
+        luck = (
+            ""
+            if step.e_value is None
+            else f", without skill with probability <= {1 / step.e_value:.2g}"
+        )
+        yield Implication(path=f"{RAMP}[{i}]", says=f"{weight}{luck}.")
+    yield Implication(path=RAMP, says=_luck(policy))
+    if policy.evidence is not None:
+        yield from _proofs(policy, policy.evidence, never)
+
+
+def _luck(policy: Policy) -> str:
+    """What a strategy without skill gets, and where that is not so."""
+    bound = bound_on_luck(policy)
+    if policy.evidence is None:
+        return f"without skill {bound:.0%} of an allocation may be had: nothing is promised."
+    asked = terms(policy)
+    where = (
+        f"of returns above -{asked.floor:.3g} a bar; a regime breaks it, which is skill while it "
+        "lasts"
+        if asked.method == "bounded"
+        else f"where the e-values are valid: persistent regimes and unseen crashes break "
+        f"{asked.method}"
+    )
+    return f"without skill at most {bound:.1%} of an allocation are expected, {where}."
+
+
+def bound_on_luck(policy: Policy) -> float:
+    """The share of an allocation that a strategy without skill is expected to get at most."""
+    return ramp_bound((step.fraction, step.e_value) for step in policy.governance.ramp)
+
+
+def _proofs(policy: Policy, asked: Evidence, never: Sequence[Implication]) -> Iterator[Implication]:
+    """What each step's evidence takes, and what the last one's does in company."""
+    method = asked.paper.method.replace("_", " ")
+    rows = [
+        (f"{RAMP}[{i}].e_value", step.e_value, f"an e-value of {step.e_value:g} ({method})")
+        for i, step in enumerate(policy.governance.ramp)
+        if step.e_value is not None
+    ]
     for campaigns in CROWDS if asked.multiplicity != "per_strategy" else ():
         threshold = _alone_among(asked, campaigns)
         says = (
-            f"{asked.multiplicity}: with {campaigns} campaigns begun and nobody at the top, the "
-            f"last step takes an e-value of {threshold:.4g}, {_in_time(policy, threshold)}."
+            f"{asked.multiplicity}, {campaigns} campaigns begun and nobody at the top: the last "
+            f"step takes an e-value of {threshold:.4g}"
         )
-        years = _years_to_show(policy, threshold)
-        yield Implication(path="evidence.multiplicity", says=says, years=years)
+        rows.append(("evidence.multiplicity", threshold, says))
+    if not rows:
+        return
+    if never:
+        for path, _, says in rows:
+            nobody = (None,) * len(SHARPES_ASSUMED)
+            yield Implication(
+                path=path, says=f"{says}: never, since nobody goes live.", years=nobody
+            )
+        return
+    within = min(years_of(policy.campaign.paper.max_window or TWO_YEARS), LIFETIME_YEARS)
+    times = _years_until(policy, tuple(threshold for _, threshold, _ in rows))
+    shares, medians = (times <= within).mean(axis=-1), power.median(times)
+    at = f", {VOLATILE}" if asked.paper.method == "bounded" else ""
+    for j, (path, _, says) in enumerate(rows):
+        yield Implication(
+            path=path,
+            says=f"{says}; in {_long(within)}{at}.",
+            shares=tuple(shares[:, j].tolist()),
+            years=tuple(y if math.isfinite(y) else None for y in medians[:, j].tolist()),
+        )
 
 
 def _alone_among(asked: Evidence, campaigns: int) -> float:
@@ -218,127 +310,18 @@ def _alone_among(asked: Evidence, campaigns: int) -> float:
     return e_bh_threshold(campaigns, asked.alpha, np.empty(0))
 
 
-def _in_time(policy: Policy, threshold: float) -> str:
-    """How many reach it within the longest paper campaign, or two years."""
-    years = _years(policy.campaign.paper.max_window or TWO_YEARS)
-    shares = [f"{(_best(policy, s, years) >= threshold).mean():.0%}" for s in SHARPES_ASSUMED]
-    at = ", ".join(f"{s:g}" for s in SHARPES_ASSUMED)
-    return f"reached within {years:.2g} years by {', '.join(shares)} at a true Sharpe of {at}"
-
-
-def _best(policy: Policy, annual: float, years: float) -> NDArray[np.float64]:
-    """The best that each of many paths of a Sharpe ratio shows in that time."""
+def _years_until(policy: Policy, thresholds: tuple[float, ...]) -> NDArray[np.float64]:
+    """When each path is at each threshold, inf never: (SHARPES_ASSUMED, thresholds, paths)."""
     asked, a_year = terms(policy), policy.data.periods_per_year
+    bars = 1 if asked.method == "bounded" else asked.block
+    most, root = int(LIFETIME_YEARS * a_year / bars), math.sqrt(a_year / bars)
+    sharpes = tuple(annual / root for annual in SHARPES_ASSUMED)
     if asked.method == "bounded":
-        root = math.sqrt(a_year)
-        return best_of_bets(
-            annual / root, DEVIATION_ANNUAL / root, asked.floor, int(years * a_year)
-        )
-    sharpe, blocks = annual * math.sqrt(asked.block / a_year), int(years * a_year / asked.block)
-    return best_of_blocks(sharpe, asked.design, blocks, asked.horizon)
-
-
-def _years_to_show(policy: Policy, threshold: float) -> tuple[float | None, ...]:
-    """Expected, at each of SHARPES_ASSUMED; None beyond a lifetime."""
-    asked, a_year = terms(policy), policy.data.periods_per_year
-    found: list[float | None] = []
-    for annual in SHARPES_ASSUMED:
-        if asked.method == "bounded":
-            deviation = DEVIATION_ANNUAL / math.sqrt(a_year)
-            most = int(LIFETIME_YEARS * a_year)
-            sharpe = annual / math.sqrt(a_year)
-            bars = returns_needed(threshold, sharpe, deviation, asked.floor, None, most)
-        else:
-            most = int(LIFETIME_YEARS * a_year / asked.block)
-            sharpe = annual * math.sqrt(asked.block / a_year)
-            blocks = blocks_in_all(asked, threshold, sharpe, most=most)
-            bars = None if blocks is None else blocks * asked.block
-        found.append(None if bars is None else bars / a_year)
-    return tuple(found)
-
-
-# ---- Never -----------------------------------------------------------------------------------
-
-
-def _contradictions(policy: Policy) -> Iterator[Implication]:
-    for path, says in (*_room(policy), *_counts(policy), *_frozen(policy)):
-        yield Implication(path=path, says=says, never=True)
-
-
-def _room(policy: Policy) -> Iterator[tuple[str, str]]:
-    """What needs more observations than the longest paper campaign holds."""
-    paper, most = policy.campaign.paper, _observations_most(policy)
-    if paper.min_observations > most:
-        yield (
-            "campaign.paper.min_observations",
-            f"can never be met: max_window {_days(paper.max_window)} holds about {most:.0f} "
-            f"observations at {policy.data.periods_per_year:g} a year, and "
-            f"{paper.min_observations} are asked for.",
-        )
-    if terms(policy).method == "group_sequential" and paper.max_window is None:
-        yield (
-            "evidence.paper.method",
-            "can never be met: group_sequential needs campaign.paper.max_window for a horizon.",
-        )
-    needed = BLOCKS_MIN * policy.evidence.paper.block if policy.evidence else 0
-    if needed > most:
-        yield (
-            "evidence.paper.block",
-            f"can never be met: an e-value needs {BLOCKS_MIN} blocks, {needed} observations, and "
-            f"max_window {_days(paper.max_window)} holds about {most:.0f}.",
-        )
-
-
-def _counts(policy: Policy) -> Iterator[tuple[str, str]]:
-    """Gates on the length of the history that the stage's window contradicts."""
-    a_year = policy.data.periods_per_year
-    for stage, window in _window_of(policy).items():
-        most = _observations_most(policy) if stage is Stage.PAPER else math.inf
-        per_unit = {"observations": 1.0, "effective_history_years": 1 / a_year}
-        for bound in policy.gates.of(stage):
-            scale = per_unit.get(bound.metric)
-            if scale is None:
-                continue
-            path, least = f"gates.{stage}.{bound.metric}", window.min_observations
-            if bound.max is not None and bound.max < least * scale:
-                says = f"{bound.max:g} is less than min_observations, {least}, make."
-                yield f"{path}.max", f"can never be met: {says}"
-            if bound.min is not None and bound.min > most * scale:
-                says = f"{bound.min:g} is more than max_window holds, about {most * scale:.3g}."
-                yield f"{path}.min", f"can never be met: {says}"
-
-
-def _frozen(policy: Policy) -> Iterator[tuple[str, str]]:
-    if policy.governance.freeze and _always_frozen(policy.governance.freeze):
-        yield (
-            "governance.live_promotion.freeze",
-            f"nothing can ever be promoted: no moment in {_days(FREEZE_HORIZON)} is free of it.",
-        )
-
-
-def _always_frozen(freezes: tuple[Freeze, ...]) -> bool:
-    """Whether one freeze follows another to the horizon.  False when that takes too long to say."""
-    start = moment = datetime(2024, 1, 1, tzinfo=UTC)
-    around = [_around(freeze, moment) for freeze in freezes]
-    for _ in range(FREEZE_LOOKUPS_MAX // len(freezes)):
-        until = max(end for end, _ in around)
-        if until <= moment:
-            return False
-        if until - start > FREEZE_HORIZON:
-            return True
-        moment = until
-        around = [
-            (end, following) if moment < following else _around(freeze, moment)
-            for freeze, (end, following) in zip(freezes, around, strict=True)
-        ]
-    return False
-
-
-def _around(freeze: Freeze, moment: datetime) -> tuple[datetime, datetime]:
-    """When the latest freeze that has started at `moment` ends, and when the next one starts."""
-    just_after = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    latest = next(CronSim(freeze.cron, just_after, reverse=True))
-    return latest + freeze.length, next(CronSim(freeze.cron, moment))
+        deviation = DEVIATION_ANNUAL / root
+        found = power.bars_until(thresholds, sharpes, deviation, asked.floor, most)
+    else:
+        found = power.blocks_until(thresholds, sharpes, asked.design, most, asked.horizon)
+    return found * (bars / a_year)
 
 
 # ---- Off, and what is promised ---------------------------------------------------------------
@@ -366,8 +349,16 @@ def _promises(policy: Policy) -> Iterator[str]:
 
 def _off(policy: Policy) -> Iterator[str]:
     live = policy.governance.live_promotion
-    if isinstance(live, Disabled):
-        yield "governance.live_promotion.mode: disabled. Nothing goes live under this policy."
+    if (
+        policy.evidence is not None
+        and policy.evidence.paper.method == "bounded"
+        and terms(policy).floor == 1.0
+    ):
+        yield (
+            "evidence.paper.method: bounded without gates.live.max_bar_loss. Its loss floor is "
+            "100 %, so that it bets next to nothing, and takes decades; max_bar_loss: {max: 0.1} "
+            "makes it 10 %."
+        )
     for stage in (Stage.BACKTEST, Stage.PAPER):
         if not policy.gates.of(stage):
             yield f"gates.{stage}: none. Every strategy passes whose window is full."
@@ -389,28 +380,8 @@ def _off(policy: Policy) -> Iterator[str]:
 # ---- Numbers and words -----------------------------------------------------------------------
 
 
-def _window_of(policy: Policy) -> dict[Stage, Window]:
-    return {Stage.BACKTEST: policy.campaign.backtest, Stage.PAPER: policy.campaign.paper}
-
-
-def _years(span: timedelta) -> float:
-    return span.total_seconds() / SECONDS_PER_YEAR
-
-
 def _years_at_least(window: Window, data: Data) -> float:
-    return max(_years(window.span), window.min_observations / data.periods_per_year)
-
-
-def _observations_most(policy: Policy) -> float:
-    """How many bars the longest paper campaign holds; one more, for where it starts."""
-    longest = policy.campaign.paper.max_window
-    if longest is None:
-        return math.inf
-    return math.floor(_years(longest) * policy.data.periods_per_year) + 1
-
-
-def _days(span: timedelta | None) -> str:
-    return "without end" if span is None else f"{span / timedelta(days=1):g} days"
+    return max(years_of(window.span), window.min_observations / data.periods_per_year)
 
 
 def _interval(bound: Bound) -> str:
@@ -418,11 +389,13 @@ def _interval(bound: Bound) -> str:
     return " and ".join(f"{words} {end:g}" for words, end in ends if end is not None)
 
 
-def _at_each_sharpe(row: Implication) -> str:
-    told = [
-        f"{'never' if span is None else f'{span:.2g} years'} at {sharpe:g}"
-        for sharpe, span in zip(SHARPES_ASSUMED, row.years, strict=True)
-    ]
-    gate = row.path.startswith("gates.")
-    what = "Time to tell it from luck at 95 %" if gate else "Expected time"
-    return f"{what}, by true Sharpe: {', '.join(told)}."
+def _long(years: float) -> str:
+    """Years to two digits, and days where there is no year."""
+    if years < 0.995:
+        return f"{years * DAYS_PER_YEAR:.0f} days"
+    said = f"{years:.2g}" if years < 99.5 else f"{years:.0f}"
+    return "1 year" if said == "1" else f"{said} years"
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{each:g}" for each in numbers)

@@ -36,7 +36,7 @@ SELECTION_P = "selection_p"  # Of a backtest's run, as a metric.
 STANDARD = Evidence()  # Kept up to date where a policy asks for none, so that nothing is lost.
 OF_TERMS = ("seen", "blocks", "block_mean", "block_m2", "part_sum", "part_points", "wealth")
 FLOOR_MIN = 1e-4  # Nobody bets on a breaker tighter than a basis point; a wider one is as valid.
-DRIFTED = ("drift_points", "drift_mean", "drift_m2")
+DRIFTED = ("drift_points", "drift_mean", "drift_m2", "unrealised")
 
 
 # ---- The terms of a test -----------------------------------------------------------------------
@@ -183,7 +183,7 @@ def learn(view: WorldView, fact: f.SnapshotStored, at: datetime) -> Proof:
         elif fact.replay and t.shape[1] == 1:  # A replay is of the one bar.
             engine = [fact.replay.get(fact.points.strategies[i], np.nan) for i in which]
             proof = _compared(proof, mine, r[:, 0] - np.array(engine), counted[:, 0])
-    return proof
+    return proof if live else _unrealised(view, proof, fact)
 
 
 def _told(proof: Proof, rows: Rows, t: Int64, r: Float, counted: Bool, asked: Terms) -> Proof:
@@ -210,6 +210,23 @@ def _compared(proof: Proof, rows: Rows, apart: Float, counted: Bool) -> Proof:
     known = counted & np.isfinite(apart)
     sums = drift.more(drift_of(proof, rows), apart, known)
     return proof.put(rows, drift_points=sums.count, drift_mean=sums.mean, drift_m2=sums.m2)
+
+
+def _unrealised(view: WorldView, proof: Proof, fact: f.SnapshotStored) -> Proof:
+    """With the bars that the engine saw and paper has no return of: there paper earned nothing.
+
+    INVARIANT: who leaves out a loss is apart from the replay by all of it, however late it is told.
+    Before its first return an account has not begun, and is apart from nothing.
+    """
+    alone = {sid: r for sid, r in (fact.replay or {}).items() if sid not in fact.covered}
+    if not alone:
+        return proof
+    rows = np.array([view.strategies[sid].row for sid in alone], dtype=np.intp)
+    last_t = proof.last_t[rows]
+    is_live = view.standings.phase[rows] == PHASES.index(Phase.LIVE)
+    counted = ~is_live & (last_t != NEVER) & (micros(fact.as_of) > last_t)
+    proof = _compared(proof, rows, -np.array([*alone.values()]), counted)
+    return proof.put(rows, unrealised=proof.unrealised[rows] + counted)
 
 
 def watch(view: WorldView, row: int, fact: f.PromotionApplied) -> Proof:

@@ -215,8 +215,8 @@ UNKNOWN = {  # Why one of them has no value.
     "trials": "unknown",
     SELECTION_P: "no_sharpe_ratio",
     "e_value": "too_short",
-    "tracking_error_annual": "no_replay_was_posted_beside_the_returns",
-    "drift_annual": "too_short",
+    "tracking_error_annual": "too_few_replays_were_posted_beside_the_returns",
+    "drift_annual": "too_few_bars_to_compare",
 }
 REASONS = {  # What a run that fails one of these is told.
     SELECTION_P: Reason.EVIDENCE_INSUFFICIENT,
@@ -261,13 +261,25 @@ def measured(
             found = {"e_value": float(e_values(view.proof, rows, terms(policy))[0])}
             if stage is Stage.PAPER and asked.consistency is not None:
                 a_year = policy.data.periods_per_year
-                apart = drift_of(view.proof, rows)
-                found["tracking_error_annual"] = float(apart.deviation[0]) * math.sqrt(a_year)
-                known = apart.count[0] >= drift.DRIFTS_MIN
-                found["drift_annual"] = float(apart.mean[0]) * a_year if known else math.nan
+                found |= _consistency(view, row, a_year)
             return found
         case _:
             return {}
+
+
+def _consistency(view: WorldView, row: int, a_year: float) -> dict[str, float]:
+    """How far paper is from its replay; NaN where too few of its returns have one: whoever chose
+    which are compared would choose the answer."""
+    apart, bars = drift_of(view.proof, np.array([row])), view.tracks[Stage.PAPER].window_points[row]
+    both = float(apart.count[0] - view.proof.unrealised[row])
+    enough = both >= drift.COMPARED_MIN * bars
+    known = enough and apart.count[0] >= drift.DRIFTS_MIN
+    return {
+        "tracking_error_annual": float(apart.deviation[0]) * math.sqrt(a_year)
+        if enough
+        else math.nan,
+        "drift_annual": float(apart.mean[0]) * a_year if known else math.nan,
+    }
 
 
 def apart_because(
@@ -284,12 +296,14 @@ def apart_because(
     if asked is None or not volatility or not count or bars < drift.DRIFTS_MIN:
         return None
     mean = float(apart.mean[0]) * a_year
+    alone = int(view.proof.unrealised[row])
     uneven = float(apart.deviation[0]) / volatility
-    match drift.likely_cause(apart, asked.alpha, bars, volatility):
+    match drift.likely_cause(apart, asked.alpha, bars, volatility, alone):
         case drift.Cause.MISSING_BARS:
             return (
-                f"the likely cause is missing bars: {count} of {counted(bars, 'return')} came with "
-                "a replay; look at which bars the engine, or the producer, did not see"
+                f"the likely cause is missing bars: {count - alone} of {counted(bars, 'return')} "
+                f"came with a replay, and {counted(alone, 'bar')} of the engine's without a "
+                "return; look at which bars the engine, or the producer, did not see or left out"
             )
         case drift.Cause.COSTS:
             look = "does not know" if mean < 0 else "charges, and nobody pays"

@@ -56,7 +56,8 @@ class RiskSnapshot:
     stress: Mapping[StrategyId, Mapping[str, float]] | None
     stats: Mapping[StrategyId, Mapping[str, float]] | None
     extra: Mapping[str, object]
-    replay: Mapping[StrategyId, float] | None = None  # The engine's return of the one bar.
+    # The engine's return of the one bar; without a return beside it, paper had none.
+    replay: Mapping[StrategyId, float] | None = None
 
 
 def store(view: WorldView, posted: RiskSnapshot, held: Held, now: datetime) -> SnapshotStored:
@@ -102,7 +103,13 @@ def packed(series: list[tuple[StrategyId, Int64, Float]]) -> Points:
 
 def check(view: WorldView, posted: RiskSnapshot, now: datetime) -> None:
     """Raise Invalid naming every problem of a posted snapshot, or UnknownStrategy."""
-    named = {*posted.weights, *posted.returns, *(posted.stress or {}), *(posted.stats or {})}
+    named = {
+        *posted.weights,
+        *posted.returns,
+        *(posted.stress or {}),
+        *(posted.stats or {}),
+        *(posted.replay or {}),
+    }
     unknown = sorted(sid for sid in named if sid not in view.strategies)
     if unknown:
         raise UnknownStrategy(", ".join(unknown))
@@ -125,9 +132,7 @@ def check(view: WorldView, posted: RiskSnapshot, now: datetime) -> None:
             if not isfinite(value)
         ]
     for sid, replayed in (posted.replay or {}).items():
-        if sid not in posted.returns:
-            problems.append(f"replay.{sid}: there is no return beside it")
-        elif not (isfinite(replayed) and -1.0 <= replayed <= RETURN_MAX):
+        if not (isfinite(replayed) and -1.0 <= replayed <= RETURN_MAX):
             problems.append(f"replay.{sid}: {replayed:g} is not within -1..{RETURN_MAX:g}")
     for pair, covariance in (posted.covariance or {}).items():
         if not isfinite(covariance):

@@ -27,7 +27,10 @@ def stops(
     row, policy = view.strategy(strategy_id).row, view.policy
     match view.phase(row):
         case Phase.BACKTEST:
-            return ("A new default policy judges its backtest anew.",)
+            return (
+                "A new default policy judges its backtest anew.",
+                "Changed code under its id is a new version, with a backtest of its own.",
+            )
         case Phase.PAPER:
             candidate = view.open_candidate(strategy_id)
             return (

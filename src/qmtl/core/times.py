@@ -32,7 +32,9 @@ def rfc3339(moment: datetime) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A length of time as a person says it: `12.5 days`, `3.0 hours`, `40 s`."""
+    """A length of time as a person says it: `1100 days`, `12.5 days`, `3.0 hours`, `40 s`."""
+    if seconds >= 100 * DAY_SEC:
+        return f"{seconds / DAY_SEC:.0f} days"
     if seconds >= DAY_SEC:
         return f"{seconds / DAY_SEC:.1f} days"
     if seconds >= HOUR_SEC:

@@ -46,6 +46,7 @@ PUBLIC: Final = frozenset(
     {
         *("GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "GET /journal/key"),
         *("GET /", "GET /ui/sign-in", "POST /ui/sign-in", "POST /ui/sign-out"),
+        *("GET /ui/sign-in/oidc", "GET /ui/sign-in/oidc/callback"),
         "GET /ui/static/{name}",
     }
 )
@@ -124,12 +125,15 @@ _S: Final = f"{UI}{_W}/strategies/{{strategy_id}}"
 _PAGES: Final[Mapping[str, Roles]] = {
     f"GET {UI}": ANYONE,
     f"GET {UI}/system": ANYONE,
+    f"GET {UI}/words": ANYONE,
     f"GET {UI}{_W}": ANYONE,
     f"GET {UI}{_W}/events": ANYONE,
     f"GET {_S}": ANYONE,
     f"GET {_S}/chart": ANYONE,
     f"GET {_S}/runs/{{run_id}}": ANYONE,
     f"GET {UI}{_W}/candidates/{{candidate_id}}": ANYONE,
+    f"GET {UI}{_W}/candidates/{{candidate_id}}/dossier": ANYONE,
+    f"GET {UI}{_W}/day": ANYONE,
     f"GET {UI}{_W}/policy": ANYONE,
     f"GET {UI}{_W}/journal": ANYONE,
     f"GET {UI}{_W}/journal/verified": ANYONE,

@@ -6,15 +6,26 @@ server listens: a misspelt group is a role that nobody has.
 
 import re
 import tomllib
+from dataclasses import replace
 from datetime import timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from qmtl.adapters.issuer import ALGORITHMS, Issuer, Keys, Trust, from_file, from_url, keys_of
+from qmtl.adapters.issuer import (
+    ALGORITHMS,
+    Fetched,
+    Issuer,
+    Keys,
+    Load,
+    Trust,
+    from_file,
+    from_url,
+    keys_of,
+)
+from qmtl.adapters.oidc import DISCOVERY, Client, Endpoints, Provider, endpoints_of, is_private
 from qmtl.adapters.policies.words import Length, Span
 from qmtl.adapters.wire.bodies import RoleWord
 from qmtl.adapters.wire.fields import Body, Id
@@ -29,6 +40,7 @@ LEEWAY_DEFAULT: Final = timedelta(seconds=30)  # Two clocks that somebody looks 
 LEEWAY_MAX: Final = timedelta(minutes=5)  # More would be a longer life for what has ended.
 LIFETIME_DEFAULT: Final = timedelta(hours=1)
 LIFETIME_MAX: Final = timedelta(hours=24)  # A JWT is taken back by its end, and by nothing else.
+CALLBACK: Final = "/ui/sign-in/oidc/callback"  # What the issuer is told to send browsers back to.
 GRANTS_MAX: Final = 1_000
 HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 
@@ -48,17 +60,53 @@ class GrantRow(Body):
         return Grant(None if self.world is None else WorldId(self.world), frozenset(self.roles))
 
 
+class SignIn(Body):
+    """The dashboard, as a client of the issuer.  `url`: where browsers reach it.
+
+    Its secret, if it has one, is QMTL_OIDC_SECRET: this file is no place for it.
+    """
+
+    client_id: Claim
+    url: Claim
+    scopes: Annotated[list[Claim], Field(max_length=20, default_factory=lambda: ["openid"])]
+
+    @field_validator("url")
+    @classmethod
+    def _reached(cls, told: str) -> str:
+        if not is_private(told) or urlsplit(told).path.strip("/") or set(told) & set("?#"):
+            raise ValueError(
+                "must be https and a host, such as https://qmtl.example.com; http on loopback only."
+            )
+        return told.rstrip("/")
+
+    @field_validator("scopes")
+    @classmethod
+    def _openid(cls, told: list[str]) -> list[str]:
+        if "openid" not in told or any(" " in scope for scope in told):
+            raise ValueError("must be single words, and hold openid.")
+        return told
+
+    def client(self, secret: str | None) -> Client:
+        return Client(
+            client_id=self.client_id,
+            secret=secret,
+            redirect_uri=f"{self.url}{CALLBACK}",
+            scopes=tuple(self.scopes),
+        )
+
+
 class Oidc(Body):
     """One issuer.
 
     `name` is how its actors begin (`oidc:<name>:`), `actor_claim` what follows; `groups_claim` is a
-    claim, or the way to one that is inside others.
+    claim, or the way to one that is inside others.  Without `jwks`, its keys are where its
+    discovery document says.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     issuer: Claim
     audience: Claim
-    jwks: Claim
+    jwks: Claim | None = None
     algorithms: Annotated[list[str], Field(min_length=1)]
     grants: Annotated[list[GrantRow], Field(min_length=1, max_length=GRANTS_MAX)]
     leeway: Length = LEEWAY_DEFAULT
@@ -67,6 +115,7 @@ class Oidc(Body):
     groups_claim: Annotated[
         list[Claim], Field(min_length=1, max_length=10, default_factory=lambda: ["groups"])
     ]
+    sign_in: SignIn | None = None
 
     @field_validator("algorithms")
     @classmethod
@@ -97,11 +146,17 @@ class Oidc(Body):
     @classmethod
     def _secure(cls, told: str) -> str:
         parts = urlsplit(told)
-        if parts.scheme == "http" and not _on_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_private(told):
             raise ValueError("must be https: whoever changes the keys on their way is everybody.")
         if parts.scheme in ("http", "https") and not parts.hostname:
             raise ValueError("names no host.")
         return told
+
+    @model_validator(mode="after")
+    def _found(self) -> "Oidc":
+        if (self.jwks is None or self.sign_in is not None) and not is_private(self.issuer):
+            raise ValueError("issuer: must be https, for its discovery document to be looked at.")
+        return self
 
     def trust(self) -> Trust:
         return Trust(
@@ -112,23 +167,42 @@ class Oidc(Body):
             lifetime_max=self.max_lifetime,
         )
 
-    def actors(self, clock: Clock, folder: Path) -> IssuerActors:
-        """Who its JWTs stand for.  A file of keys is read now.  Raises Invalid, IssuerAway."""
-        if urlsplit(self.jwks).scheme in ("http", "https"):
-            load = from_url(self.jwks)
-        else:
-            load = from_file(folder / self.jwks)
-            keys_of(load())
+    def actors(self, clock: Clock, folder: Path, secret: str | None = None) -> IssuerActors:
+        """Who its JWTs stand for.  A file of keys is read now.  `secret`: of the sign-in's client.
+
+        Raises Invalid, IssuerAway.
+        """
+        discover = from_url(self.issuer.rstrip("/") + DISCOVERY)
+        endpoints = Fetched(lambda: endpoints_of(discover(), self.issuer))
+        keys = Keys(self._load(folder, endpoints))
         groups: dict[str, list[Grant]] = {}
         for row in self.grants:
             groups.setdefault(row.group, []).append(row.grant)
+        provider = None
+        if self.sign_in is not None:
+            client = self.sign_in.client(secret)
+            # Looked at once: what lasts is the session, and that ends after `max_lifetime`.
+            its_own = replace(self.trust(), audience=client.client_id, lifetime_max=LIFETIME_MAX)
+            provider = Provider(self.issuer, client, endpoints, Issuer(its_own, keys, clock))
         return IssuerActors(
             name=self.name,
-            issuer=Issuer(self.trust(), Keys(load), clock),
+            issuer=Issuer(self.trust(), keys, clock),
+            provider=provider,
+            session=self.max_lifetime,
             actor_claim=self.actor_claim,
             groups_claim=tuple(self.groups_claim),
             groups={group: tuple(grants) for group, grants in groups.items()},
         )
+
+    def _load(self, folder: Path, endpoints: Fetched[Endpoints]) -> Load:
+        """Where its keys are.  Raises Invalid, IssuerAway."""
+        if self.jwks is None:
+            return lambda: from_url(endpoints.held().jwks)()
+        if urlsplit(self.jwks).scheme in ("http", "https"):
+            return from_url(self.jwks)
+        load = from_file(folder / self.jwks)
+        keys_of(load())
+        return load
 
 
 class LimitRows(Body):
@@ -196,20 +270,16 @@ def read(path: Path) -> AuthFile:
         raise Invalid(*(f"{path}: {said}" for said in error.args)) from None
 
 
-def actors_of(file: AuthFile, path: Path, clock: Clock) -> IssuerActors | None:
-    """The issuer of an auth file, if it names one.  Raises Invalid when it cannot work."""
+def actors_of(
+    file: AuthFile, path: Path, clock: Clock, secret: str | None = None
+) -> IssuerActors | None:
+    """The issuer of an auth file, if it names one.  `secret`: of its client, if that has one.
+
+    Raises Invalid when it cannot work.
+    """
     if file.oidc is None:
         return None
     try:
-        return file.oidc.actors(clock, path.parent)
+        return file.oidc.actors(clock, path.parent, secret)
     except (Invalid, IssuerAway) as error:
         raise Invalid(f"{path}: oidc.jwks: {' '.join(map(str, error.args))}") from None
-
-
-def _on_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return False

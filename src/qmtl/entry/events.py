@@ -146,17 +146,19 @@ async def following(
     quiet_sec: float,
     opening: bytes,
     frames: Frames,
-    goes_on: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[bytes]:
-    """The journal's tail as `frames` tells it, until the credential opens it no more, or until it
-    does not go on: both are asked every `quiet_sec`."""
+    """The journal's tail as `frames` tells it, until the credential opens it no more: that is asked
+    every `quiet_sec`.  It ends when the journal cannot be read, too."""
     bell, asked_at = call.services.bell, monotonic()
     rung = bell.listen()
     try:
         yield opening
         while not bell.closing:
             rung.clear()  # Before looking: what is rung from here on is looked for again.
-            entries = await call.services.tails.read(call.store, world_id, after)
+            try:
+                entries = await call.services.tails.read(call.store, world_id, after)
+            except Refusal:  # The store has logged it; who comes back is told by a status.
+                return
             for entry in entries:
                 assert entry.seq == after + 1, "seq is dense"
                 after = entry.seq
@@ -164,7 +166,7 @@ async def following(
                 yield frame
             if monotonic() - asked_at >= quiet_sec:  # However much there was to tell meanwhile.
                 asked_at = monotonic()
-                if not goes_on() or not await run_in_threadpool(_still_may, call, world_id):
+                if not await run_in_threadpool(_still_may, call, world_id):
                     return
                 yield b": quiet\n\n"
             if not entries:

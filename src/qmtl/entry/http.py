@@ -35,6 +35,7 @@ from .identity import Credential
 from .lane import Lane
 from .observed import Counts, Telling, observe
 from .services import Services
+from .tracing import FASTAPI_OFF
 
 LOG = logging.getLogger("qmtl.http")
 ROUTERS: Final = (
@@ -50,7 +51,12 @@ ROUTERS: Final = (
 def create_app(services: Services, bus: Telling | None = None) -> FastAPI:
     """The whole contract over one store.  `bus`: who tells it what happens, if there is one."""
     app = FastAPI(
-        title="qmtl", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+        title="qmtl",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=FASTAPI_OFF,
     )
     app.state.services = services
     app.state.dashboard = Dashboard()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from fastapi import Response
@@ -31,11 +31,15 @@ from qmtl.core.times import MICROSECOND, NEVER, micros
 from qmtl.core.view import Applied, Approved, Proposed, Rejected, WorldView
 from qmtl.core.windows import PHASE_OF
 
+from . import tracing
 from .auth import ANYONE
 from .identity import Credential
 from .logs import ASKED, HEADER, REQUESTS, Asked, request_id_of
 from .services import Services
 from .spool import Spool
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 LOG = logging.getLogger(REQUESTS)
 UNMATCHED: Final = "(no route)"
@@ -77,6 +81,7 @@ class Observed:
         # The labels of a count are checked once: there are as many as routes have answers.
         self._requests = cache(counts.requests.labels)
         self._seconds = cache(counts.seconds.labels)
+        self._traces = tracing.current()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,30 +90,38 @@ class Observed:
         began, begun = time.perf_counter(), False
         asked = Asked(request_id_of(scope["headers"]), scope["method"])
         header = (HEADER, asked.request_id.encode())
+        span = None if self._traces is None else self._traces.begun(asked, scope["headers"])
+
+        def answered(status: int) -> None:
+            self._answered(scope, asked, span, status, time.perf_counter() - began)
 
         async def told(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
                 message["headers"] = [*message.get("headers", ()), header]
-                self._answered(scope, message["status"], time.perf_counter() - began)
+                answered(message["status"])
             await send(message)
 
         before = ASKED.set(asked)
         try:
-            await self.app(scope, receive, told)
+            with tracing.under(self._traces, span):
+                await self.app(scope, receive, told)
         finally:
             if not begun:  # A bug, or a client that went away; nobody was answered.
-                failed = int(HTTPStatus.INTERNAL_SERVER_ERROR)
-                self._answered(scope, failed, time.perf_counter() - began)
+                answered(int(HTTPStatus.INTERNAL_SERVER_ERROR))
             ASKED.reset(before)
 
-    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
+    def _answered(
+        self, scope: Scope, asked: Asked, span: "Span | None", status: int, seconds: float
+    ) -> None:
         route = scope.get("route")
         template = route.path if isinstance(route, Route) else UNMATCHED
         method = scope["method"] if template != UNMATCHED else "(any)"
         self._requests(method, template, status).inc()
         self._seconds(method, template).observe(seconds)
+        if self._traces is not None and span is not None:
+            self._traces.answered(span, asked, method, template, status)
         if LOG.isEnabledFor(logging.INFO):
             answered = {"route": template, "status": status, "seconds": round(seconds, 6)}
             # As LOG.info, which would look up for each where in the code it was called.

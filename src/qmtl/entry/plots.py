@@ -17,6 +17,7 @@ from qmtl.core.names import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
     from qmtl.app.growth import Growth
     from qmtl.core.course import Course
@@ -43,11 +44,31 @@ def checked(path: Path) -> Path:
         raise Invalid(f"{path}: a picture is a file that ends in {' or '.join(SUFFIXES)}.")
     if not path.absolute().parent.is_dir():
         raise Invalid(f"{path}: there is no folder {path.parent}.")
+    _writable(path)
     try:
-        import matplotlib  # noqa: F401  # Whether there is one, before a long computation.
+        import matplotlib.figure  # noqa: F401  # Whether it loads, before a long computation.
     except ModuleNotFoundError as error:
         raise Invalid("drawing takes Matplotlib: pip install 'qmtl[plot]'") from error
+    except ImportError as error:
+        again = "pip install --force-reinstall 'qmtl[plot]'"
+        raise Invalid(f"Matplotlib is installed, but does not load ({error}): {again}") from error
     return path
+
+
+def _writable(path: Path) -> None:
+    """Whether it can be: by trying, since rights alone do not tell.  It is left as it was."""
+    there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    if not there:
+        path.unlink()
+
+
+def _unwritten(path: Path, error: OSError) -> Invalid:
+    return Invalid(f"{path}: the picture cannot be written: {error.strerror or error}.")
 
 
 @contextmanager
@@ -62,7 +83,10 @@ def _figure(path: Path, title: str, height: float, **grid: Any) -> Iterator[Any]
         yield figure.subplots(**grid)
         # A date in the file would make it another one each time.
         dated = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=dated)
+        try:
+            figure.savefig(path, metadata=dated)
+        except OSError as error:
+            raise _unwritten(path, error) from error
 
 
 def strategy(path: Path, name: str, taken: "Course", earned: "Growth") -> None:
@@ -89,10 +113,23 @@ def _evidence(axes: "Axes", taken: "Course") -> None:
         axes.step(at, taken.threshold, "--", where="post", label=asked)
     axes.axhline(1.0, color="grey", linewidth=0.8)
     axes.set(yscale="log", ylabel="e-value")
-    axes.yaxis.set_major_formatter("{x:g}")
+    _plain(axes.yaxis)
     if np.isnan(taken.e_value).all():
         axes.text(0.5, 0.5, "too little to say", transform=axes.transAxes, ha="center")
     axes.legend(loc="upper left")
+
+
+def _plain(axis: "Axis") -> None:
+    """Numbers of a logarithmic axis as people write them, between its powers of ten, too."""
+
+    def between(x: float, _position: float) -> str:
+        low, high = axis.get_view_interval()
+        shown = "25" if high > 10 * low else "123456789"  # Where it is wide, not all of them.
+        return f"{x:g}" if f"{x:e}"[0] in shown else ""
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(between)
+    axis.set_tick_params(which="minor", pad=5)  # In line with the others, whose ticks are longer.
 
 
 def _drawdown(axes: "Axes", taken: "Course", earned: "Growth") -> None:
@@ -113,13 +150,14 @@ def _drawdown(axes: "Axes", taken: "Course", earned: "Growth") -> None:
 
 
 def implied(path: Path, name: str, found: Sequence["Implication"]) -> None:
-    """How long each gate takes to be told from luck, at each Sharpe ratio assumed."""
+    """How long it takes until half show each e-value, at each true Sharpe ratio assumed."""
     from qmtl.core.implications import SHARPES_ASSUMED
 
     gates = [row for row in found if row.years][::-1]
     if not gates:
-        raise Invalid(f"{name} has no gate that time decides: there is nothing to draw.")
-    with _figure(path, f"Time to tell from luck: {name}", 1.5 + 2 * ROW * len(gates)) as axes:
+        raise Invalid(f"{name} asks for no e-value: there is nothing to draw.")
+    title = f"When half of the strategies of a true Sharpe ratio are there: {name}"
+    with _figure(path, title, 1.5 + 2 * ROW * len(gates)) as axes:
         y = np.arange(len(gates))
         for n, sharpe in enumerate(SHARPES_ASSUMED):
             years = [np.nan if row.years[n] is None else row.years[n] for row in gates]
@@ -130,7 +168,7 @@ def implied(path: Path, name: str, found: Sequence["Implication"]) -> None:
                 said = f"never at Sharpe {', '.join(never)}"
                 axes.text(1.01, at, said, transform=axes.get_yaxis_transform(), va="center")
         axes.set(xscale="log", xlabel="years", yticks=y, yticklabels=_labels(gates))
-        axes.xaxis.set_major_formatter("{x:g}")
+        _plain(axes.xaxis)
         axes.grid(axis="x", which="both", alpha=0.3)
         axes.figure.legend(loc=BELOW, ncols=len(SHARPES_ASSUMED))
 
@@ -139,19 +177,17 @@ def _labels(gates: Sequence["Implication"]) -> list[str]:
     """The part of the policy; where it has several rows, with the case that each is about."""
     paths = [row.path for row in gates]
     return [
-        path if paths.count(path) == 1 else f"{path}:\n{row.says.partition(',')[0]}"
+        path if paths.count(path) == 1 else f"{path}:\n{row.says.partition(' and ')[0]}"
         for path, row in zip(paths, gates, strict=True)
     ]
 
 
 def tried(path: Path, name: str, rows: Sequence["Row"]) -> None:
     """Who was ever live, with 95 % intervals, beside what a Sharpe threshold would have done."""
-    from qmtl.sim.trial import interval
-
     rows = rows[::-1]
     y = np.arange(len(rows))
     live = np.array([row.live / row.count for row in rows])
-    ends = np.array([interval(row.live, row.count) for row in rows])
+    ends = np.array([row.live_95 for row in rows])
     naive = [100 * row.naive / row.count for row in rows]
     title = f"Strategies whose truth is known, under {name}"
     with _figure(path, title, 1.5 + ROW * len(rows)) as axes:

@@ -26,6 +26,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from qmtl import __version__
+from qmtl.adapters.traced import carried
 from qmtl.adapters.wire import answers_live, bodies_hub
 from qmtl.adapters.wire import shapes_live as jl
 from qmtl.adapters.wire.instants import parse, rfc3339
@@ -59,6 +60,7 @@ HOPS: Final = frozenset(
         "x-request-id",  # Of each of the two its own; that of here is passed on.
     }
 )
+TRACE: Final = ("traceparent", "tracestate")
 KEPT: Final = "The world service is away: the submission is kept, and forwarded when it is back."
 
 
@@ -119,8 +121,10 @@ class Gateway:
     async def send(self, request: Request, body: bytes, sec: float | None = None) -> httpx.Response:
         """The world's answer, its body not read yet.  Raises UpstreamAway."""
         # Of a decision, what is new is its term: it is always asked for whole.
-        without = HOPS if sec is None else HOPS | {"if-none-match"}
+        trace = carried()  # Of here, if here are traces; else the sender's goes on as it came.
+        without = {*HOPS, *(TRACE if trace else ()), *(() if sec is None else ("if-none-match",))}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in without]
+        headers += trace.items()
         here = ASKED.get()
         assert here is not None, "every request has a name"
         headers.append(("x-request-id", here.request_id))

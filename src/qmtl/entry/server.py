@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from qmtl.core.errors import Refusal
 
+from . import tracing
 from .logs import Log, written
 from .wiring import Opened, Settings, opened
 
@@ -97,7 +98,7 @@ def run(settings: Settings, say: Callable[[str], None] | None = None) -> None:
     Raises CannotListen when the address is taken, and whatever `wiring.opened` raises.
     """
     say = say or _print
-    with written(settings.log):
+    with written(settings.log), tracing.told(settings.part):
         _run(settings, say)
 
 

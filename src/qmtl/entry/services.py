@@ -19,6 +19,7 @@ from qmtl.core.names import ActorId, Digest, Role, WorldId
 
 from .identity import Identity, IssuerActors, Roles
 from .limits import Limiter
+from .sessions import Sessions
 
 BATCH_MAX: Final = 500  # Entries read at once; a client far behind does not hold them all.
 ADMIN = ActorId("admin")  # Of the token that a first start makes, and of what it sets up.
@@ -116,6 +117,7 @@ class Services:
     ticks: Ticks = field(default_factory=Ticks)
     journal_key: JournalKey = field(default_factory=JournalKey.new)  # Gone with the process.
     limiter: Limiter = field(default_factory=Limiter)
+    sessions: Sessions = field(default_factory=Sessions)
     issuer: IssuerActors | None = None
     token_roles: Roles = frozenset(Role)
     hosts: frozenset[str] | None = None  # By which it is reached; None: by whatever name.
@@ -127,6 +129,7 @@ class Services:
         return Identity(
             store=self.store,
             limiter=self.limiter,
+            sessions=self.sessions,
             issuer=self.issuer,
             token_roles=self.token_roles,
         )

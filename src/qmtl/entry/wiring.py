@@ -17,6 +17,7 @@ from qmtl.adapters.clock import ReplayClock, SystemClock
 from qmtl.adapters.credentials import ADMIN_TOKEN
 from qmtl.adapters.directories import made, synced
 from qmtl.adapters.memory import MemoryStore
+from qmtl.adapters.sealing import Seal
 from qmtl.adapters.sql.store import SqlStore
 from qmtl.adapters.wire.instants import rfc3339
 from qmtl.app import program, tokens, worlds
@@ -25,7 +26,7 @@ from qmtl.core.errors import Invalid, Refusal
 from qmtl.core.names import SYSTEM, Role, WorldId
 from qmtl.core.snapshot import CLOCK_SKEW_MAX
 
-from . import authfile, identity
+from . import authfile, identity, tracing
 from .guard import LOOPBACK
 from .http import create_app as app_over
 from .limits import Limiter
@@ -34,6 +35,7 @@ from .offload import Offload
 from .proxy import Gateway
 from .proxy import create_app as app_before
 from .services import ADMIN, Services
+from .sessions import Sessions
 from .spool import Spool
 
 PORT_DEFAULT: Final = 8321
@@ -61,8 +63,8 @@ class Settings:
     `world_url` is for the gateway alone.  `memory`: no data folder; for tests and demos.
     `auth`: see `authfile.py`.  `database`: the URL of one that others may serve, too; else it is
     in the data folder.  The folder holds the keys either way.  `objects`: the URL of a bucket, for
-    what is large.  `bus`: the URL of a NATS server.
-    `log`: see `logs.written`.
+    what is large.  `bus`: the URL of a NATS server.  `log`: see `logs.written`.  `oidc_secret`: the
+    dashboard's, at the auth file's issuer.
     """
 
     part: Part = Part.ALL
@@ -78,6 +80,7 @@ class Settings:
     world_url: str | None = None
     memory: bool = False
     auth: Path | None = None
+    oidc_secret: str | None = field(default=None, repr=False)
     log: Log | None = None
 
     @property
@@ -121,6 +124,7 @@ def opened(settings: Settings) -> Opened:
             services, warned = with_key(services, settings.data)
             warns += warned
         says = first_start(services, settings)
+        services = with_sessions(services)
         program.started(store, services.as_admin(), services.code)
         if isinstance(store, SqlStore):
             store.listen(services.bell.ring)
@@ -177,6 +181,17 @@ def with_key(services: Services, data: Path) -> tuple[Services, tuple[str, ...]]
     return replace(services, journal_key=key), warns
 
 
+def with_sessions(services: Services) -> Services:
+    """With sessions that are the same at every server of a store and its journal key.
+
+    INVARIANT: it takes both to make one.  Neither a copy of the key nor a backup signs anybody in:
+    the hash of the first entry, which holds a token's digest, is known to admins alone.
+    """
+    (first,) = services.store.chained(SYSTEM, 0, 1)
+    secret = services.journal_key.secret("sessions", first.hash)
+    return replace(services, sessions=Sessions(Seal(secret)))
+
+
 def ahead(last: datetime | None, now: datetime) -> tuple[str, ...]:
     """A warning when what is recorded is of later than now: it was written under a replay clock, or
     this machine's clock is wrong."""
@@ -204,7 +219,8 @@ def auth_of(settings: Settings) -> Auth:
     if settings.auth is None:
         return Auth()
     file = authfile.read(settings.auth)
-    return Auth(file, authfile.actors_of(file, settings.auth, SystemClock()))
+    actors = authfile.actors_of(file, settings.auth, SystemClock(), settings.oidc_secret)
+    return Auth(file, actors)
 
 
 def hosts_of(settings: Settings, named: Sequence[str]) -> frozenset[str] | None:
@@ -229,7 +245,7 @@ def services_over(
         at = settings.at or store.last_instant() or clock.now()
         clock = replay = ReplayClock(store, at)
     return Services(
-        store=store,
+        store=tracing.stored(store),
         clock=clock,
         dual_control=dual,
         replay=replay,

@@ -296,32 +296,17 @@ class Delivery:
     def _posted(self, body: Body, created_at: datetime) -> None:
         at = datetime.fromisoformat(body["t"])
         late = created_at - at
-        why = ""
+        why = [] if body["returns"] else ["nothing was realised: the engine's return alone"]
         if late.total_seconds() > body["ttl_sec"]:
-            why = f"{in_words(late.total_seconds())} late; beyond the policy's max_lag a bar counts"
-            why += " for no window"
+            why.append(f"{in_words(late.total_seconds())} late")
+            why.append("beyond the policy's max_lag a bar counts for no window")
         bar = Bar(
             t=at,
-            r=body["returns"][self.ledger.strategy_id],
+            r=body["returns"].get(self.ledger.strategy_id),
             replay=body["replay"][self.ledger.strategy_id],
             ttl_sec=body["ttl_sec"],
         )
-        self._turn(bar, "posted", why, Stage(body["stage"]))
-
-    def unrealised(self, at: datetime, replay: float) -> None:
-        """`execute` had no return for a bar."""
-        self.tell(
-            Turn(
-                time=at,
-                realised=None,
-                replay=replay,
-                mode=self.mode(),
-                stage=None,
-                capital=self._decisions.weight(self.ledger.strategy_id),
-                outcome="unrealised",
-                why="nothing was realised",
-            )
-        )
+        self._turn(bar, "posted", "; ".join(why), Stage(body["stage"]))
 
     def _turn(self, bar: Bar, outcome: Outcome, why: str, stage: Stage | None = None) -> None:
         self.tell(

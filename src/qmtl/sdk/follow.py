@@ -108,8 +108,9 @@ def follow(
     source    a `PriceSource`, or the path of a file or folder that grows
     engine    the one it was submitted with
     execute   trades, and answers the return that the strategy realised over the bar that has just
-              ended (a fraction), or None when there is none to post. It may be told a bar again
-              after a crash. Without it the engine's return is posted: a rehearsal, not trading
+              ended (a fraction), or None when there is none: then the engine's is posted alone, and
+              counts as a bar on which paper earned nothing. It may be told a bar again after a
+              crash. Without it the engine's return is posted: a rehearsal, not trading
     state     the folder of what was done and is still owed; by default `QMTL_STATE`, else
               `~/.local/state/qmtl/follow`
     once      what there is now, and no more
@@ -296,10 +297,7 @@ class _Follower:
         for row in rows:
             at, replay = moment(prices.times[row]), float(found.returns[row - 1])
             earned = self._realised(row, prices, target, held, replay)
-            if earned is None:
-                delivery.unrealised(at, replay)
-            else:
-                bars.append(Bar(t=at, r=earned, replay=replay, ttl_sec=ttl_sec))
+            bars.append(Bar(t=at, r=earned, replay=replay, ttl_sec=ttl_sec))
             self.computed += 1
         upto = moment(prices.times[rows[-1]])
         seen = prefix(prices, upto)

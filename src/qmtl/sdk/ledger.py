@@ -36,10 +36,10 @@ class LedgerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A bar that was computed: the return realised, and the engine's own beside it."""
+    """A bar that was computed: the return realised, if one was, and the engine's own beside it."""
 
     t: datetime
-    r: float
+    r: float | None
     replay: float
     ttl_sec: int
 
@@ -48,7 +48,7 @@ class Bar:
         return {
             "stage": str(stage),
             "t": rfc3339(self.t),
-            "returns": {strategy_id: self.r},
+            "returns": {} if self.r is None else {strategy_id: self.r},
             "replay": {strategy_id: self.replay},
             "ttl_sec": self.ttl_sec,
         }

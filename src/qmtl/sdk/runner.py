@@ -5,12 +5,12 @@ strategy may run.  Its own figures are advice, the world's answer is authority.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from qmtl.adapters.client import NOT_QMTL, Answer, ApiError, Away, Client
+from qmtl.adapters.workers import Place
 from qmtl.core.names import Phase, Reason, Verdict
 from qmtl.sdk import examination, spool, sweep
 from qmtl.sdk.checks import Finding, StrategyRejected
@@ -119,7 +119,7 @@ class Runner:
         prices: object,
         engine: Engine = ENGINE,
         metric: str = "sharpe_annual",
-        executor: Executor | None = None,
+        executor: Place | None = None,
         strategy_id: str | None = None,
         variants_before: int = 0,
         client: Client | None = None,
@@ -131,8 +131,9 @@ class Runner:
         strategy         a class, or any function, that makes a strategy of one keyword a parameter
         grid             the values of each parameter; every combination is a variant
         metric           by which to choose: the highest, the lowest where less is better
-        executor         by default processes, one a core; a script then calls this under
-                         `if __name__ == "__main__":`, since each of them imports it
+        executor         any of `concurrent.futures`, where to test them; by default processes, one
+                         a core; a script then calls this under `if __name__ == "__main__":`,
+                         since each of them imports it
         variants_before  how many were looked at before, in other sweeps or by hand
         submit           False: choose only, and send nothing
 

@@ -199,6 +199,16 @@ def fingerprint(strategy: Strategy, data_digest: str, engine: object) -> Fingerp
     )
 
 
+def code_of(made: object) -> str:
+    """The digest of the code of a strategy, or of a class or function that makes some.
+
+    The same wherever the same source is imported.  Raises StrategyError for a constant that its
+    code uses and that cannot be encoded by value.
+    """
+    body = _body(made)
+    return _digest(_code(body, _package(body)))
+
+
 def _digest(*parts: object) -> str:
     return f"sha256:{hashlib.sha256(_encode(parts, '')).hexdigest()}"
 

@@ -4,36 +4,28 @@ A variant is the strategy made with one value of each parameter. The grid's orde
 wherever and whenever each variant ran; one that fails is a row with its error. What was tried is
 part of the evidence: the more variants, the better the best of them looks by luck alone.
 
-Workers are spawned, not forked. A fork copies no threads but all locks, so that polars, BLAS or
-whatever else has threads may wait in it for ever. A spawned worker imports what it needs: what is
-swept lives in a module, and a script calls under `if __name__ == "__main__":`. And it can be told,
-before they are loaded, that libraries shall compute with one thread: there is a worker a core.
+Where they run is `adapters/workers.py`. What is swept lives in a module, which a worker imports;
+a script calls under `if __name__ == "__main__":`.
 """
 
 import inspect
 import json
 import math
-import os
-import pickle
-import signal
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from qmtl.adapters import workers
 from qmtl.core.implications import LOWER_IS_BETTER
 from qmtl.core.metrics import UNITS, Measure, Undefined, performance
 from qmtl.core.words import counted
 from qmtl.sdk.engine import YEAR, Engine
 from qmtl.sdk.prices import Prices
-from qmtl.sdk.strategy import Strategy, StrategyError, weights_of
+from qmtl.sdk.strategy import Strategy, StrategyError, called, code_of, weights_of
 
 if TYPE_CHECKING:
     from qmtl.sdk.result import SubmitResult
@@ -51,23 +43,6 @@ SHOWN = {  # Columns of the table.
     "turnover_annual": ("turnover", ".1f"),
     "trades_total": ("trades", ",.0f"),
 }
-# What a worker's libraries read once, when they are loaded.
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
-# Tables come and go with every variant. Memory that is given back and asked for again each time is
-# cleared page by page, which can cost more than the work: keep 256 MiB, tables up to 32 MiB in it.
-KEEPS_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(256 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
-ENVIRONMENT = {**dict.fromkeys(THREADS, "1"), **KEEPS_MEMORY}
-WAYS_OUT = (
-    "in a script, call under `if __name__ == '__main__':`; define in a module what is swept, not"
-    " in a notebook; or give executor=ThreadPoolExecutor()"
-)
 
 Parameters: TypeAlias = Mapping[str, Any]
 Outcome: TypeAlias = tuple[dict[str, Measure], str | None]  # Metrics, or the error.
@@ -141,7 +116,7 @@ def explore(
     prices: Prices,
     engine: Engine,
     metric: str,
-    executor: Executor | None,
+    executor: workers.Place | None,
     variants_before: int,
     tell: Callable[[str, int, int], None],
 ) -> SweepResult:
@@ -161,7 +136,7 @@ def explore(
         raise StrategyError(f"variants_before counts what was tried, not {variants_before}")
     variants = _variants(grid)
     _made_of(strategy, variants[0])
-    work = _Work(strategy, tuple(variants), prices, engine)
+    work = _Work(strategy, tuple(variants), prices, engine, _code(strategy))
     outcomes = _outcomes(work, executor, tell)
     rows = tuple(
         SweepRow(parameters=parameters, metrics=metrics, error=error)
@@ -238,6 +213,16 @@ class _Work:
     variants: tuple[Parameters, ...]
     prices: Prices
     engine: Engine
+    code: str | None  # Of the strategy; None where it goes along, or cannot be told.
+
+
+def _code(strategy: Callable[..., Strategy]) -> str | None:
+    if getattr(strategy, "__module__", None) == "__main__":
+        return None
+    try:
+        return code_of(strategy)
+    except StrategyError:
+        return None  # It is said of the variant that is submitted.
 
 
 def _tried(work: _Work, number: int) -> Outcome:
@@ -252,93 +237,37 @@ def _tried(work: _Work, number: int) -> Outcome:
     return {**metrics, **stats}, None
 
 
-def _chunk(work: _Work, start: int, stop: int) -> list[Outcome]:
-    return [_tried(work, number) for number in range(start, stop)]
-
-
-_HELD: list[_Work] = []  # In a worker: what it was started with, sent once.
-
-
-def _begin(pickled: bytes) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started it.
-    # What a variant prints is no part of what the caller prints, which may be JSON.
-    sys.stdout = sys.stderr
-    _HELD[:] = [pickle.loads(pickled)]
-
-
-def _chunk_held(start: int, stop: int) -> list[Outcome]:
-    return _chunk(_HELD[0], start, stop)
+def _chunk(work: _Work, bounds: tuple[int, int]) -> list[Outcome]:
+    if work.code is not None and _code(work.strategy) != work.code:
+        raise StrategyError(
+            f"a worker has other code of {called(work.strategy)}: its answers would be another"
+            " strategy's; install the same there, start the workers again, and ask again"
+        )
+    return [_tried(work, number) for number in range(*bounds)]
 
 
 def _outcomes(
-    work: _Work, executor: Executor | None, tell: Callable[[str, int, int], None]
+    work: _Work, executor: workers.Place | None, tell: Callable[[str, int, int], None]
 ) -> list[Outcome]:
     """In the order of the variants, wherever each ran."""
-    total, cores = len(work.variants), _cores()
+    total, cores = len(work.variants), workers.cores()
     size = max(1, total // (cores * CHUNKS_A_WORKER))
     bounds = [(start, min(start + size, total)) for start in range(0, total, size)]
+    done = 0
+
+    def finished(number: int) -> None:
+        nonlocal done
+        start, stop = bounds[number]
+        done += stop - start
+        tell("sweep", done, total)
+
     tell("sweep", 0, total)
-    if executor is not None:
-        futures = {executor.submit(_chunk, work, *each): each for each in bounds}
-        try:
-            return _gathered(futures, total, tell)
-        finally:  # Whoever stops a sweep gets the executor back without the rest of it.
-            for future in futures:
-                future.cancel()
-    pool = ProcessPoolExecutor(
-        min(cores, len(bounds)),
-        mp_context=get_context("spawn"),
-        initializer=_begin,
-        initargs=(_pickled(work),),
-    )
+    place = executor or workers.Processes(cores)
     try:
-        with _environment_of_workers():
-            futures = {pool.submit(_chunk_held, *each): each for each in bounds}
-        return _gathered(futures, total, tell)
-    except BrokenExecutor as error:
-        raise StrategyError(f"a worker could not start, or died: {WAYS_OUT}") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pickled(work: _Work) -> bytes:
-    try:
-        return pickle.dumps(work)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise StrategyError(f"it cannot be sent to a worker ({error}): {WAYS_OUT}") from error
-
-
-def _gathered(
-    futures: Mapping[Future[list[Outcome]], tuple[int, int]],
-    total: int,
-    tell: Callable[[str, int, int], None],
-) -> list[Outcome]:
-    found: dict[int, Outcome] = {}
-    for future in as_completed(futures):
-        start, stop = futures[future]
-        found |= zip(range(start, stop), future.result(), strict=True)
-        tell("sweep", len(found), total)
-    return [found[number] for number in range(total)]
-
-
-def _cores() -> int:
-    """Those this process may use, which may be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _environment_of_workers() -> Iterator[None]:
-    """Workers that start meanwhile have ENVIRONMENT, where the author's does not say otherwise.
-
-    Two workers with two BLAS threads each, on two cores, are slower than one.
-    """
-    added = ENVIRONMENT.keys() - os.environ.keys()
-    os.environ.update({name: ENVIRONMENT[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+        found = workers.computed(partial(_chunk, work), bounds, place, finished=finished)
+    except workers.WorkersError as error:
+        raise StrategyError(str(error)) from error
+    return [outcome for chunk in found for outcome in chunk]
 
 
 # ---- For people and programs -----------------------------------------------------------------

@@ -6,20 +6,20 @@ from typing import Any, Literal
 
 from qmtl.core.names import Mode, Stage
 
-Outcome = Literal["posted", "kept", "dropped", "unrealised"]
+Outcome = Literal["posted", "kept", "dropped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """What became of one bar; of one that was kept there is another when it goes out.
 
-    realised  the return of the bar, as it is posted; None when nothing was realised
+    realised  the return of the bar, as it is posted; None when nothing was realised, and the
+              engine's goes out alone
     replay    the engine's own
     mode      what the strategy might do when this was told
     stage     where it was posted; None when it was not
     capital   the share of capital the strategy had; 0 unless it is live
-    outcome   posted; kept, to be posted later; dropped: from before the strategy entered its phase;
-              unrealised: there is no return to post
+    outcome   posted; kept, to be posted later; dropped: from before the strategy entered its phase
     why       why it was not posted, or what there is to say of it
     """
 

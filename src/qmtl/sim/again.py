@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from statistics import median
@@ -20,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from qmtl.adapters import workers
 from qmtl.adapters.memory import MemoryStore, World, after, store_of
 from qmtl.app import campaigns, hub, promotions
 from qmtl.app.step import By, step
@@ -94,10 +96,13 @@ def again(
     """What `policy` makes of a journal (whole, from entry 1), in the order strategies were bound.
 
     `watch` is given each entry with the one that follows, and answers the same, shown as they pass.
-    Raises Invalid when it has no policy: before the first one nothing was judged.
+    Raises Invalid when it has no policy, since before the first one nothing was judged, and when no
+    strategy was ever there.
     """
     if not any(isinstance(entry.fact, f.PolicyAdded) for entry in journal):
         raise Invalid("the world never had a policy: there is nothing to compare with.")
+    if not any(isinstance(entry.fact, f.StrategyBound) for entry in journal):
+        raise Invalid("no strategy was ever in the world: there is no history to try it on.")
     replay = _Replay(_at_once(policy), world_id, _lag(journal))
     for entry, following in watch(list(zip(journal, [*journal[1:], None], strict=True))):
         replay.take(entry)
@@ -455,6 +460,19 @@ def went_live(stories: Sequence[Story], *, in_fact: bool = False) -> int:
         any(move.what.startswith("live") for move in (story.fact if in_fact else story.trial))
         for story in stories
     )
+
+
+def placebos(
+    policy: Policy,
+    world_id: WorldId,
+    journal: Sequence[f.Entry],
+    drawn: Sequence[Drawn],
+    place: workers.Place = workers.HERE,
+    finished: Callable[[int], None] = workers.silent,
+) -> list[tuple[int, int]]:
+    """What `promoted` says of each of `drawn`, in their order, wherever each is computed."""
+    one = partial(promoted, policy, world_id, journal)
+    return workers.computed(one, drawn, place, finished=finished)
 
 
 def promoted(

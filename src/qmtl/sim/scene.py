@@ -115,6 +115,7 @@ class Scene:
         end: datetime | None = None,
         fingerprint: str | None = "f1",
         parts: Mapping[str, str] | None = None,
+        variants_tried: int | None = None,
     ) -> EvaluationRun:
         """A backtest of daily returns that ends yesterday, or at `end`."""
         series = daily(r, end or self.now - DAY)
@@ -122,7 +123,7 @@ class Scene:
             strategy_id=sid,
             name=sid,
             fingerprint=fingerprint,
-            variants_tried=None,
+            variants_tried=variants_tried,
             parts=parts or {},
         )
         asked = strategies.Submission(binding=binding, returns=series, stats=stats or {}, engine={})

@@ -1,13 +1,15 @@
 """A whole story from a seed, what came of it, and the shortest one that goes wrong the same way."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from qmtl.adapters import workers
 from qmtl.adapters.audit.allowed import audit
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.sql.store import SqlStore
@@ -72,6 +74,21 @@ def play(
             struck=tuple(network.weather.happened),
             people=tuple(network.people),
         )
+
+
+def played(
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    place: workers.Place = workers.HERE,
+    finished: Callable[[int], None] = workers.silent,
+) -> list[Outcome]:
+    """The story of each seed, in their order, up to the first that breaks."""
+    one = partial(play, steps=steps)
+    return workers.computed(one, seeds, place, finished=finished, enough=_is_broken)
+
+
+def _is_broken(outcome: Outcome) -> bool:
+    return bool(outcome.broken)
 
 
 @contextmanager

@@ -1,39 +1,48 @@
 """A policy on trial: strategies whose truth is known, through the real evaluation, tick and gate.
 
 Every backtest is superb, as one that saw the future is: what a policy does with returns that follow
-is what is looked at.  People approve at once, and a replay says what paper says, so that neither
-holds anybody up.  Bars come on working days; the campaign loop takes its turns after each.
+is what is looked at.  But the best of many is what it says: the best backtest of TRIALS without
+skill, all of them declared.  People approve at once, and a replay says what paper says, so that
+neither holds anybody up.  Bars come on working days; the campaign loop takes its turns after each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
-from math import sqrt
-from statistics import NormalDist, median
+from functools import partial
+from math import ceil, sqrt
+from statistics import median
 
 import numpy as np
 
+from qmtl.adapters import workers
 from qmtl.adapters.memory import MemoryStore
 from qmtl.core import facts as f
 from qmtl.core.columns import Float
 from qmtl.core.errors import Refusal
+from qmtl.core.evidence.eprocess import BLOCKS_MIN
+from qmtl.core.implications import impossible
 from qmtl.core.names import Phase, Stage, StrategyId
 from qmtl.core.policy import AutoApply, Disabled, Policy
+from qmtl.core.proof import terms
 from qmtl.sim.returns import placebo
 from qmtl.sim.returns.placebo import Null
 
+from . import spread
 from .scene import DAY, Scene
+from .spread import Interval
 
-WORLDS, STRATEGIES, DAYS = 8, 22, 504
+WORLDS, STRATEGIES, DAYS = 8, 24, 504
 CLOSES = timedelta(hours=21)  # Of a working day.
 LOOKS_AFTER = timedelta(minutes=5)
 TURNS_MAX = 6  # Of the loop after a bar: propose, apply, and what follows.
 BACKTEST_MORE = 30  # Days beyond what the policy asks for.
 STRESS_LOSS = 0.1
 DECAYS_ON = 200
+TRIALS = 100
+WORKING_DAYS = 5 / 7  # Of all.
 NAIVE_FROM, NAIVE_SHARPE = 60, 1.0  # What a team without this does: look daily, and promote.
-Z_95 = NormalDist().inv_cdf(0.975)
 
 
 class Truth(StrEnum):
@@ -46,6 +55,7 @@ class Truth(StrEnum):
     REGIMES = "no skill: regimes"
     SHORT_VOLATILITY = "no skill: short volatility"
     CORRELATED = "no skill: one factor"
+    BEST_OF_MANY = f"no skill: best of {TRIALS}"
     SHARPE_1 = "Sharpe 1"
     SHARPE_2 = "Sharpe 2"
     SHARPE_3 = "Sharpe 3"
@@ -68,11 +78,24 @@ class Life:
     """What became of one strategy: on which day of its returns, counted from 0."""
 
     truth: Truth
+    world: int  # By its seed: lives of one world have to do with each other.
     live: int | None  # First went live.
     top: int | None  # First had its whole allocation.
-    down: int | None  # Was first taken down, once live.
+    down: int | None  # Was first taken down, once live; who decays, from then on.
     share: float  # Of its allocation, on average over all days.
     naive: int | None  # When a Sharpe threshold, looked at every day, would have promoted it.
+
+
+def closed(policy: Policy, days: int = DAYS) -> tuple[str, ...]:
+    """Why nobody can be live within so many days; nothing where somebody can."""
+    never = tuple(f"{row.path}: {row.says}" for row in impossible(policy))
+    paper, asked = policy.campaign.paper, terms(policy)
+    blocks = policy.governance.ramp[0].e_value is not None and asked.method != "bounded"
+    points = max(paper.min_observations, BLOCKS_MIN * asked.block if blocks else 0)
+    least = max(points, ceil(paper.span / DAY * WORKING_DAYS))
+    if days < least:
+        never += (f"{days} days: paper takes {least} of them, and nobody is live before.",)
+    return never
 
 
 def returns_of(truth: Truth, days: int, paths: int, seed: int) -> Float:
@@ -84,8 +107,36 @@ def returns_of(truth: Truth, days: int, paths: int, seed: int) -> Float:
             return placebo.families(0.5, max(1, paths), days, 1, seed)
         case Truth.SHARPE_1 | Truth.SHARPE_2 | Truth.SHARPE_3:
             return placebo.skilled(SKILL[truth], days, paths, seed)
+        case Truth.BEST_OF_MANY:
+            return placebo.null(Null.NORMAL, days, paths, seed)
         case _:
             return placebo.null(NULLS[truth], days, paths, seed)
+
+
+def tried(
+    policy: Policy,
+    worlds: int = WORLDS,
+    strategies: int = STRATEGIES,
+    days: int = DAYS,
+    seed: int = 0,
+    place: workers.Place = workers.HERE,
+    finished: Callable[[int], None] = workers.silent,
+) -> list[Life]:
+    """So many worlds of strategies; the same for the same seed, wherever each is computed.
+
+    place     any executor, too; a piece of work is a world
+    finished  is told the number of each world that is done
+
+    Raises WorkersError as `workers.computed` does.
+    """
+    one = partial(lives, policy, strategies=strategies, days=days)
+    found = workers.computed(one, seeds(seed, worlds), place, finished=finished)
+    return [life for world in found for life in world]
+
+
+def truth_of(number: int) -> Truth:
+    """Of a world's strategies, as many of each as there is room for."""
+    return list(Truth)[number % len(Truth)]
 
 
 def lives(policy: Policy, seed: int, strategies: int = STRATEGIES, days: int = DAYS) -> list[Life]:
@@ -94,6 +145,8 @@ def lives(policy: Policy, seed: int, strategies: int = STRATEGIES, days: int = D
     allocation = scene.view.policy.governance.allocation
     shares = np.zeros((days, len(ids)))
     firsts: dict[str, dict[StrategyId, int]] = {"live": {}, "top": {}, "down": {}}
+    truths = [truth_of(i) for i in range(len(ids))]
+    decaying = {sid for sid, truth in zip(ids, truths, strict=True) if truth is Truth.DECAYING}
     for day in range(days):
         _close(scene)
         seen = scene.view.seq
@@ -103,11 +156,12 @@ def lives(policy: Policy, seed: int, strategies: int = STRATEGIES, days: int = D
             held = scene.view.live.get(sid)
             shares[day, i] = 0.0 if held is None else held.weight / allocation
         for what, sid in _moves(scene, seen):
-            firsts[what].setdefault(sid, day)
-    truths = list(Truth)
+            if what != "down" or day >= DECAYS_ON or sid not in decaying:
+                firsts[what].setdefault(sid, day)
     return [
         Life(
-            truth=truths[i % len(truths)],
+            truth=truths[i],
+            world=seed,
             live=firsts["live"].get(sid),
             top=firsts["top"].get(sid),
             down=firsts["down"].get(sid),
@@ -130,23 +184,36 @@ def _world(
     scene.add_policy(policy, "on trial")
     window = policy.campaign.backtest
     observations = max(window.span // DAY, window.min_observations) + BACKTEST_MORE
-    backtests = placebo.leaky(observations, strategies, seed)
+    *each, of_leaks, of_many = seeds(seed, len(Truth) + 2)
+    leaks = placebo.leaky(observations, strategies, of_leaks)
+    chosen = placebo.best_of(TRIALS, observations, -(-strategies // len(Truth)), of_many)
     # Where slots are few, names decide who is asked first: so no truth has the first ones.
     order = np.random.default_rng(seed).permutation(strategies)
     ids = [StrategyId(f"s{n:03}") for n in order]
-    truths = list(Truth)
     returns = np.empty((days, strategies))
-    for n, truth in enumerate(truths):
-        mine = range(n, strategies, len(truths))
+    for n, truth in enumerate(Truth):
+        mine = range(n, strategies, len(Truth))
         # INVARIANT: no two truths share their noise, or the one would keep the other out.
-        returns[:, mine] = returns_of(truth, days, len(mine), seed * len(truths) + n)
+        returns[:, mine] = returns_of(truth, days, len(mine), each[n])
     for i, sid in enumerate(ids):
-        stats = {"trades_total": 1_000.0}
-        scene.submit(sid, backtests[:, i], stats=stats, fingerprint=f"f{i}", parts={"data": sid})
+        stats, many = {"trades_total": 1_000.0}, truth_of(i) is Truth.BEST_OF_MANY
+        scene.submit(
+            sid,
+            chosen[:, i // len(Truth)] if many else leaks[:, i],
+            stats=stats,
+            fingerprint=f"f{i}",
+            parts={"data": sid},
+            variants_tried=TRIALS if many else None,
+        )
         stress = {sid: {"worst": STRESS_LOSS}}
         scene.bar(Stage.BACKTEST, {sid: 0.0}, at=scene.now, stress=stress, stats={sid: stats})
         scene.evaluate(sid)
     return scene, ids, returns
+
+
+def seeds(seed: int, count: int) -> list[int]:
+    """Seeds that are nobody else's: of no other seed, that is, however close it is."""
+    return [int(each) for each in np.random.SeedSequence(seed).generate_state(count, np.uint64)]
 
 
 def _close(scene: Scene) -> None:
@@ -209,28 +276,25 @@ def _naive(r: Float) -> int | None:
     return int(np.argmax(above)) if above.any() else None
 
 
-def interval(count: int, of: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927)."""
-    if not of:
-        return (0.0, 1.0)
-    share, z2 = count / of, Z_95**2
-    centre = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = Z_95 / (1 + z2 / of) * sqrt(share * (1 - share) / of + z2 / (4 * of**2))
-    return (max(0.0, centre - half), min(1.0, centre + half))
+# ---- What became of them all -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What became of all strategies of one truth."""
+    """What became of all strategies of one truth; `_95`: see `spread`, None where it cannot say."""
 
     truth: Truth
     count: int
     live: int  # Were ever live,
+    live_95: Interval  # as a share,
     top: int  # and ever with their whole allocation.
     share: float  # Of an allocation, on average over days and strategies.
+    share_95: Interval | None
     days_to_live: float | None  # Median, of those that were.
-    down: int  # Were taken down once they were live.
+    days_to_live_95: Interval | None
+    down: int  # Were taken down once they were live; who decays, after that.
     days_down: float | None  # Median; of who decays from then on, of the others from live on.
+    days_down_95: Interval | None
     naive: int  # Would have been promoted by a Sharpe threshold that is looked at daily.
 
 
@@ -243,20 +307,34 @@ def table(found: Iterable[Life]) -> list[Row]:
 
 
 def _row(truth: Truth, mine: list[Life]) -> Row:
-    live = [life.live for life in mine if life.live is not None]
-    down = [
-        life.down - (DECAYS_ON if truth is Truth.DECAYING else life.live)
-        for life in mine
-        if life.live is not None and life.down is not None
-    ]
+    worlds = [life.world for life in mine]
+    live, shares = [life.live for life in mine], [life.share for life in mine]
+    delays = [_delay(life) for life in mine]
     return Row(
         truth=truth,
         count=len(mine),
-        live=len(live),
+        live=sum(day is not None for day in live),
+        live_95=spread.of_share([day is not None for day in live], worlds),
         top=sum(life.top is not None for life in mine),
-        share=sum(life.share for life in mine) / len(mine),
-        days_to_live=median(live) if live else None,
-        down=len(down),
-        days_down=median(down) if down else None,
+        share=sum(shares) / len(mine),
+        share_95=spread.of_mean(shares, worlds),
+        days_to_live=_median(live),
+        days_to_live_95=spread.of_median(live, worlds),
+        down=sum(days is not None for days in delays),
+        days_down=_median(delays),
+        days_down_95=spread.of_median(delays, worlds),
         naive=sum(life.naive is not None for life in mine),
     )
+
+
+def _delay(life: Life) -> int | None:
+    """Days until it was taken down, from when it should have been: None when it was not."""
+    if life.live is None or life.down is None:
+        return None
+    since = max(life.live, DECAYS_ON) if life.truth is Truth.DECAYING else life.live
+    return life.down - since
+
+
+def _median(days: Iterable[int | None]) -> float | None:
+    known = [day for day in days if day is not None]
+    return median(known) if known else None

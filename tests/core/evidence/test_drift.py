@@ -130,6 +130,43 @@ def test_what_was_planted_is_named(name: str, cause: drift.Cause) -> None:
     assert found.count(cause) >= 190, {each: found.count(each) for each in drift.Cause}
 
 
+def apart_by(count: int, deviation: float, mean: float = 1.0) -> Sums:
+    return Sums(*(np.array([each]) for each in (count, mean, deviation**2 * (count - 1))))
+
+
+@pytest.mark.parametrize(
+    ("held", "bars", "cause"),
+    [
+        (apart_by(89, 0.0), 100, drift.Cause.MISSING_BARS),
+        (apart_by(90, 0.0), 100, drift.Cause.COSTS),
+        (apart_by(DRIFTS_MIN - 1, 4.0), 10, drift.Cause.UNCLEAR),
+        (apart_by(DRIFTS_MIN, 4.0), 10, drift.Cause.OTHER_DATA),
+        (apart_by(65, 0.5), 65, drift.Cause.COSTS),
+        (apart_by(65, 0.625), 65, drift.Cause.UNCLEAR),
+        (apart_by(65, 1.0), 65, drift.Cause.OTHER_DATA),
+    ],
+)
+def test_a_limit_belongs_to_the_side_it_is_told_to(
+    held: Sums, bars: int, cause: drift.Cause
+) -> None:
+    """Of a volatility of 2, what differs by a quarter differs evenly, and by a half does not."""
+    assert drift.likely_cause(held, 0.05, bars, 2.0) is cause
+
+
+def test_bars_that_only_the_engine_has_are_missing() -> None:
+    held = apart_by(100, 0.0)
+    assert drift.likely_cause(held, 0.05, 90, 2.0, unrealised=10) is drift.Cause.COSTS
+    assert drift.likely_cause(held, 0.05, 89, 2.0, unrealised=11) is drift.Cause.MISSING_BARS
+    assert drift.likely_cause(held, 0.05, 95, 2.0, unrealised=10) is drift.Cause.MISSING_BARS
+
+
+def test_a_mean_on_the_radius_is_no_drift() -> None:
+    radius = float(drift.drift_radius(apart_by(65, 0.5), 0.05)[0])
+    on, beyond = apart_by(65, 0.5, radius), apart_by(65, 0.5, np.nextafter(radius, 1))
+    assert drift.likely_cause(on, 0.05, 65, 2.0) is drift.Cause.OTHER_DATA
+    assert drift.likely_cause(beyond, 0.05, 65, 2.0) is drift.Cause.COSTS
+
+
 def test_of_too_little_no_cause_is_named() -> None:
     assert drift.likely_cause(sums(np.full(9, -0.01)), 0.05, 9, 0.01) is drift.Cause.UNCLEAR
 

@@ -38,6 +38,7 @@ NOT_AS_MADE = (
     "foreign key mismatch",
 )
 
+DEADLOCK = "40P01"
 SERVER_AWAY = "The database server cannot be reached, or is stopping."
 SERVER_FULL = "The database server has no room: connections, memory or disk."
 HELD = "Another process holds what this would write: ask again."
@@ -109,6 +110,13 @@ def refusal(error: BaseException | None) -> Refusal | None:
     return None
 
 
+def is_deadlock(error: BaseException | None) -> bool:
+    """Whether PostgreSQL stopped a statement because two processes waited for each other."""
+    while error is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__
+    return error is not None and getattr(error.orig, "sqlstate", None) == DEADLOCK
+
+
 def _refusal_of_postgresql(error: BaseException | None, origin: Any) -> Refusal | None:
     state = origin.sqlstate or ("08" if _is_lost(error) else "")
     said = f"PostgreSQL says: {str(origin).strip()}"
@@ -134,5 +142,6 @@ def told() -> Iterator[None]:
         refused = refusal(error)
         if refused is None:
             raise
-        LOG.error("%s", refused)
+        if not is_deadlock(error):  # Its job is tried again.
+            LOG.error("%s", refused)
         raise refused from error

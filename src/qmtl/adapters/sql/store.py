@@ -20,7 +20,6 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.clock import SystemClock
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
@@ -35,15 +34,16 @@ from qmtl.app.ports import (
     StoredSnapshot,
 )
 from qmtl.core.facts import Entry, Reduced, RetentionApplied
-from qmtl.core.fold import advance, entries, fold
+from qmtl.core.fold import advance, entries
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
 from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads, reduction
+from .cold import vouched
 from .database import Begun, Database
-from .errors import BodyDropped, StoreAway, StoreDamaged, told
+from .errors import StoreAway, StoreDamaged, told
 from .outside import Elsewhere, Hasty, Moved
 from .transaction import Hot, Transaction
 from .writer import Alone, Writer
@@ -55,6 +55,9 @@ KEEP_INSTANT = (
 )
 HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
 FETCHES_MAX = 4  # Turns of a job that needs what is outside, before the writer waits for it.
+FIRST = "SELECT pg_advisory_xact_lock(:worlds, hashtext(:world_id))"
+FIRST_AT_ONCE = "SELECT pg_try_advisory_xact_lock(:worlds, hashtext(:world_id))"
+WORLDS = 0x716D776F  # Names the locks of worlds that have no row yet.
 SNAPSHOTS_KEPT = 16  # Many strategies are judged by the same few, one after the other.
 NEWEST = "s.seq DESC"
 LATEST = "s.as_of DESC, s.seq DESC"
@@ -127,10 +130,7 @@ class SqlStore:
         # INVARIANT: a process waits for another only while it holds nothing that could be waited
         # for: no two wait for each other.
         waits = not self._transaction.begun
-        key = {"world_id": world_id}
-        connection = self._transaction.writing()
-        found = connection.exec_driver_sql(HOLD if waits else f"{HOLD} SKIP LOCKED", key).first()
-        if found is None and journal.head(connection, world_id).seq:
+        if not _held(self._transaction.writing(), world_id, waits):
             raise Alone(world_id)
         self._transaction.held |= {world_id}
 
@@ -296,7 +296,7 @@ class SqlStore:
             found = self._hot.get(world_id)
             if found is None:
                 with self._reading_at_once(world_id) as connection:
-                    found = _vouched(connection, world_id)
+                    found = vouched(connection, world_id)
                 if found.view.seq:
                     self._publish({world_id: found})
             return found
@@ -308,7 +308,7 @@ class SqlStore:
                 return known
         with self._warming, self._reading_at_once(known.view.world_id) as connection:
             known = self._hot.get(known.view.world_id, known)
-            found = _vouched(connection, known.view.world_id, known)
+            found = vouched(connection, known.view.world_id, known)
         self._publish({found.view.world_id: found})
         return found
 
@@ -480,19 +480,17 @@ def _database(where: Path | str, connect: folder.Connect) -> Database:
     return postgres.database(where)
 
 
-def _vouched(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
-    """As `cold`; retention drops nothing that a world is folded from.  Raises StoreDamaged."""
-    try:
-        return cold(connection, world_id, known)
-    except BodyDropped as error:
-        raise StoreDamaged(f"The journal of {world_id} is not all there: {error}") from error
-
-
-def cold(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
-    """A world from disk: what is `known` of it, or its newest checkpoint, and the fold of what
-    follows."""
-    start = known or checkpoint.read(connection, world_id)
-    known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
-    # INVARIANT: nothing is decided on a view that the chain does not vouch for.
-    view = fold(known.view, journal.proven(connection, world_id, known.view.seq, known.head_hash))
-    return Hot(view, journal.head(connection, world_id).hash, known.checkpoint_seq)
+def _held(connection: Connection, world_id: WorldId, waits: bool) -> bool:
+    """Whether the world is this process's until the transaction ends; False only of who does not
+    wait.  A world that nobody has written to has no row: who would be the first holds its name."""
+    key, hold = {"world_id": world_id}, HOLD if waits else f"{HOLD} SKIP LOCKED"
+    if connection.exec_driver_sql(hold, key).first() is not None:
+        return True
+    if journal.head(connection, world_id).seq:
+        return False
+    first = FIRST if waits else FIRST_AT_ONCE
+    if connection.exec_driver_sql(first, {**key, "worlds": WORLDS}).scalar() is False:
+        return False
+    # Another may have been the first, just now.
+    held = connection.exec_driver_sql(hold, key).first() is not None
+    return held or not journal.head(connection, world_id).seq

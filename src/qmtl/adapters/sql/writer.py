@@ -2,7 +2,8 @@
 
 SQLite has one writer at a time whatever we do; owning it makes waiting fair, and lets jobs that
 queued during one disk write share the next: a batch is one transaction, hence one fsync.  On
-PostgreSQL a job that would wait for another process ends the batch, and is the next one's first.
+PostgreSQL a job that would wait for another process, or is stopped because both wait for each
+other, ends the batch, and is the next one's first.
 """
 
 import time
@@ -13,9 +14,9 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, Protocol, TypeVar
 
-from qmtl.core.errors import WorldBusy
+from qmtl.core.errors import Refusal, WorldBusy
 
-from .errors import LOG, StoreAway, refusal
+from .errors import LOG, StoreAway, is_deadlock, refusal
 
 BATCH_MAX = 256  # Jobs a disk write,
 BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
@@ -140,7 +141,9 @@ class Writer:
                     answers.pop()
             self._commit()
         except BaseException as cause:
-            LOG.error("nothing of a batch of %d writes is kept", len(batch), exc_info=cause)
+            known = _refusal(cause)  # What a disk or a server does is told; a bug is shown.
+            said, shown = (f": {known.args[-1]}", None) if known else ("", cause)
+            LOG.error("nothing of a batch of %d writes is kept%s", len(batch), said, exc_info=shown)
             answers = [partial(_fail, waiter, cause) for waiter in batch]
             self._batch.abandon()
         finally:
@@ -153,16 +156,15 @@ class Writer:
         self._batch.enter()
         try:
             value = job()
-        except Alone as raised:
-            self._batch.leave(kept=False)
+        except BaseException as raised:
+            self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
+            if not isinstance(raised, Alone) and not is_deadlock(raised):
+                return partial(answer.set_exception, raised)
             self._put_off_first = self._put_off_first + 1 if waiter is first else 0
             if self._put_off_first > PUT_OFF_MAX:
                 return partial(answer.set_exception, WorldBusy(str(raised)))
             self._put_off = waiter
             return _not_yet
-        except BaseException as raised:
-            self._batch.leave(kept=False)  # What this raises ends the batch, with that as context.
-            return partial(answer.set_exception, raised)
         self._batch.leave(kept=True)
         return partial(answer.set_result, value)
 
@@ -183,7 +185,14 @@ def _not_yet() -> None:
 
 def _fail(waiter: Waiter, cause: BaseException | None) -> None:
     told = f"{type(cause).__name__}." if cause else "It is closed."
-    before = cause.__context__ if cause else None  # What made SQLite give up the transaction.
-    error = refusal(cause) or refusal(before) or StoreAway(told)
+    error = _refusal(cause) or StoreAway(told)
     error.__cause__ = cause
     waiter[1].set_exception(error)
+
+
+def _refusal(cause: BaseException | None) -> Refusal | None:
+    """Of what ended a batch, or of what made the engine give up the transaction before."""
+    before = cause.__context__ if cause else None
+    if isinstance(before, StoreAway):  # A job within a job was told already.
+        return type(before)(*before.args)
+    return refusal(cause) or refusal(before)

@@ -169,14 +169,15 @@ def _by_strategy(
 
 
 class Bar(Body):
-    """One bar of returns of every strategy that has one."""
+    """One bar of returns of every strategy that has one.
+
+    A strategy with a replay and no return was seen by its engine, and earned nothing.
+    """
 
     stage: StageWord
     t: Instant
-    returns: Annotated[
-        dict[Id, Annotated[float, Field(ge=-1)]], Field(min_length=1, max_length=STRATEGIES_MAX)
-    ]
-    replay: dict[Id, float] | None = None
+    returns: Annotated[dict[Id, Annotated[float, Field(ge=-1)]], Field(max_length=STRATEGIES_MAX)]
+    replay: Annotated[dict[Id, float], Field(max_length=STRATEGIES_MAX)] | None = None
     weights: Weights | None = None
     stats: Stats | None = None
     stress: Stress | None = None
@@ -184,14 +185,16 @@ class Bar(Body):
     ttl_sec: Ttl = TTL_SEC_DEFAULT
 
     def meaning(self) -> RiskSnapshot:
-        equal = 1.0 / len(self.returns)
+        told = self.returns or self.replay
+        if not told:
+            raise Invalid("returns: a bar has a return or a replay of one strategy at least")
         at = instants.parse_column([instants.rfc3339(self.t)])
         return _snapshot(
             version=None,
             stage=self.stage,
             as_of=self.t,
             ttl_sec=self.ttl_sec,
-            weights=self.weights or dict.fromkeys(self.returns, equal),
+            weights=self.weights or dict.fromkeys(told, 1.0 / len(told)),
             returns={sid: PostedSeries(t=at, r=np.array([r])) for sid, r in self.returns.items()},
             covariance=self.covariance,
             stress=self.stress,

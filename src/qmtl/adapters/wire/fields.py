@@ -39,7 +39,11 @@ ID_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9._:-]{{0,{ID_CHARS_MAX - 1}}}$"
 VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:+/-]{0,127}$"
 ACTOR_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}$"
 METRIC_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
-TEXT_PATTERN = r"^[^\x00]*$"  # PostgreSQL's text holds anything but NUL.
+# What steers a terminal, a line or the direction of reading, and so makes a sentence look like
+# another: control characters, and those that embed, override or isolate a direction.
+_STEERS = r"\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+NAME_PATTERN = rf"^[^{_STEERS}]*$"
+TEXT_PATTERN = rf"^([^{_STEERS}]|\t|\r?\n)*$"  # A person's sentences may have lines.
 TEXT_CHARS_MAX = 2_000  # A reason is a paragraph, not a book.
 NAME_CHARS_MAX = 200
 LABELS_MAX = 64
@@ -147,7 +151,7 @@ Actor = Annotated[str, Field(pattern=ACTOR_PATTERN)]
 MetricName = Annotated[str, Field(pattern=METRIC_PATTERN)]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX, pattern=TEXT_PATTERN)]
 Why = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX, pattern=TEXT_PATTERN)]
-Name = Annotated[str, Field(max_length=NAME_CHARS_MAX, pattern=TEXT_PATTERN)]
+Name = Annotated[str, Field(max_length=NAME_CHARS_MAX, pattern=NAME_PATTERN)]
 Instant = Annotated[
     datetime,
     PlainValidator(_instant),
@@ -250,6 +254,12 @@ _NOUNS = {
 }
 
 
+_ONLY = {
+    NAME_PATTERN: "a name is one line of plain text",
+    TEXT_PATTERN: "of control characters only line breaks and tabs may be there",
+}
+
+
 def sentences(problems: Sequence[ErrorDetails | Mapping[str, Any]]) -> list[str]:
     """Every problem as `path: what is wrong.`"""
     found = [f"{_path(p['loc'])}: {_words(p)}" for p in problems[:PROBLEMS_MAX]]
@@ -261,6 +271,12 @@ def sentences(problems: Sequence[ErrorDetails | Mapping[str, Any]]) -> list[str]
 def _path(loc: Sequence[str | int]) -> str:
     parts = [str(part) if isinstance(part, int) else part for part in loc if part != "[key]"]
     return ".".join(ascii(part)[1:-1] for part in parts) or "(body)"
+
+
+def _first_of(text: str, pattern: str) -> str:
+    """The first character that a pattern of plain text does not let through."""
+    held = text.replace("\r\n", "\n") if pattern == TEXT_PATTERN else text
+    return next(sign for sign in held if not re.fullmatch(pattern, sign))
 
 
 def _words(problem: ErrorDetails | Mapping[str, Any]) -> str:
@@ -276,6 +292,9 @@ def _words(problem: ErrorDetails | Mapping[str, Any]) -> str:
             return "is not known here."
         case "finite_number":
             return "must be a finite number."
+        case "string_pattern_mismatch" if context["pattern"] in _ONLY:
+            sign = _first_of(str(given), context["pattern"])
+            return f"must not hold the character U+{ord(sign):04X}: {_ONLY[context['pattern']]}."
         case "string_pattern_mismatch":
             return f"must match {context['pattern']}, not {shown(given)}."
         case _:

@@ -59,7 +59,7 @@ def drift_radius(held: Sums, alpha: float) -> Float:
         return np.where(n >= DRIFTS_MIN, radius, np.nan)
 
 
-COMPARED_MIN: Final = 0.9  # Of the bars: below it, too many have no replay to say more.
+COMPARED_MIN: Final = 0.9  # Of the bars: below it, too few have both to say more.
 EVEN: Final = 0.25  # Of the volatility: what differs by less, bar by bar, differs evenly.
 UNEVEN: Final = 0.5  # Two series with nothing in common differ by sqrt(2) of it.
 
@@ -73,15 +73,18 @@ class Cause(StrEnum):
     UNCLEAR = "unclear"
 
 
-def likely_cause(held: Sums, alpha: float, bars: float, volatility: float) -> Cause:
+def likely_cause(
+    held: Sums, alpha: float, bars: float, volatility: float, unrealised: float = 0.0
+) -> Cause:
     """Of one strategy (arrays of shape (1,)), paper less replay.
 
-    `bars` is how many returns paper has, `volatility` their standard deviation a bar.  A cost takes
-    much the same from every bar; other prices, or the same ones a bar late, differ both ways.  The
-    limits are conventions, not tests: it says where to look first.
+    `bars` is how many returns paper has, `volatility` their standard deviation a bar; `unrealised`
+    of those that are held have a replay alone.  A cost takes much the same from every bar; other
+    prices, or the same ones a bar late, differ both ways.  The limits are conventions, not tests:
+    it says where to look first.
     """
     count, mean, deviation = (float(each[0]) for each in (held.count, held.mean, held.deviation))
-    if count < COMPARED_MIN * bars:
+    if count - unrealised < COMPARED_MIN * (bars + unrealised):
         return Cause.MISSING_BARS
     if count < DRIFTS_MIN:
         return Cause.UNCLEAR

@@ -15,11 +15,12 @@ from typing import Final
 
 import numpy as np
 
-from .normal import FLAT, Bool, Float, phi
+from .normal import FLAT, Bool, Float, least, phi
 
 E_MAX: Final = 1e12  # No policy asks for more, and nothing here is infinite.
 LOG_E_MAX: Final = math.log(E_MAX)
 BLOCKS_MIN: Final = 10  # Of a t e-value: with fewer, its approximation is none.
+SHARE_MAX: Final = 1 - 1e-9  # Of t in sqrt(t^2 + v): what no returns show.
 RETURNS_AT_ONCE: Final = 10_000  # Times nine bets: what a processor keeps close to itself.
 BETS: Final = tuple(j / 10 for j in range(1, 10))  # Shares of the largest bet that cannot ruin.
 
@@ -100,6 +101,25 @@ def mixture(t: Float, n: Float, design: float) -> Float:
     log = n / 2 * ratio - np.log1p(k) / 2
     found: Float = 2 * phi(t * np.sqrt(k / (1 + k))) * np.exp(np.minimum(log, LOG_E_MAX))
     return np.minimum(found, E_MAX)
+
+
+def t_needed(threshold: float, n: Float, design: float) -> Float:
+    """The t statistic of n blocks from which on `mixture` is at least `threshold`, which is >= 1.
+
+    inf where no t is enough.  By bisection of t/sqrt(t^2 + v), in [0, 1): `mixture` rises with t,
+    and is below 1 for t <= 0.
+    """
+    v, most = n - 1, np.full(len(n), SHARE_MAX)
+
+    def t_of(share: Float) -> Float:
+        found: Float = np.sqrt(v) * share / np.sqrt(1 - share**2)
+        return found
+
+    def enough(share: Float) -> Bool:
+        found: Bool = mixture(t_of(share), n, design) >= threshold
+        return found
+
+    return np.where(enough(most), t_of(least(enough, np.zeros(len(n)), most)), np.inf)
 
 
 def no_wealth(strategies: int) -> Float:

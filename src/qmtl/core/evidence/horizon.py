@@ -102,6 +102,13 @@ def as_normal(t: Float, degrees: Float) -> Float:
     return found
 
 
+def as_t(z: Float, degrees: Float) -> Float:
+    """The Student t whose normal deviate is z: `as_normal`, the other way round."""
+    far = z * (8 * degrees + 3) / (8 * degrees + 1)
+    found: Float = np.sign(z) * np.sqrt(degrees * np.expm1(far**2 / degrees))
+    return found
+
+
 def spaced(horizon: int) -> tuple[int, int]:
     """Blocks from one look to the next, and how many looks there are in so many blocks."""
     stride = max(1, math.ceil(horizon / LOOKS_MAX))
@@ -130,3 +137,19 @@ def strictest(t: Float, n: Float, horizon: int) -> Float:
     at_look = np.where(n % stride == 0, best, 1.0)
     found: Float = np.where(np.isnan(z) | (n > horizon), np.nan, at_look)
     return found
+
+
+def t_needed(threshold: float, n: Float, horizon: int) -> Float:
+    """The t statistic of n blocks, n <= horizon, from which on `strictest` is at least `threshold`.
+
+    inf where no t is enough: between two looks, and for what no test is strict enough.
+    """
+    if threshold <= 1.0:
+        return np.full(len(n), -np.inf)
+    stride, looks = spaced(horizon)
+    strict = np.flatnonzero(1.0 / np.array(LEVELS) >= threshold)
+    if not len(strict):
+        return np.full(len(n), np.inf)
+    look = np.clip(n / stride, 1, looks).astype(int)
+    z = boundaries(looks)[look - 1][:, strict].min(axis=1)
+    return np.where(n % stride == 0, as_t(z, n - 1), np.inf)

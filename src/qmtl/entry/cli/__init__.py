@@ -53,8 +53,10 @@ Errors are on standard error, with what to try next; with --json as one JSON obj
 Environment: QMTL_URL, the server; QMTL_TOKEN, the credential; QMTL_DATA, the data folder of a
 server here, whose admin token serves when QMTL_TOKEN is not set; QMTL_DATABASE_URL, the database
 that servers share; QMTL_BUS_URL, where they tell what happens; QMTL_SPOOL, where submissions are
-kept while the world is away; QMTL_NOTIFY, the file of qmtl notify. QMTL_TOKEN_FILE,
-QMTL_DATABASE_URL_FILE and QMTL_BUS_URL_FILE name files that hold what must not be said aloud. In a
+kept while the world is away; QMTL_NOTIFY, the file of qmtl notify; QMTL_OIDC_SECRET, what the
+dashboard signs people in with at an issuer. QMTL_TOKEN_FILE, QMTL_DATABASE_URL_FILE,
+QMTL_BUS_URL_FILE and QMTL_OIDC_SECRET_FILE name files that hold what must not be said aloud.
+OTEL_EXPORTER_OTLP_ENDPOINT and the others of OpenTelemetry say where a server sends traces. In a
 project, qmtl.toml says what is not on the command line.
 """
 

@@ -45,19 +45,20 @@ def explain(
     ctx.meta.update(world=where, strategy=which)
     with connect(ctx) as client:
         told = client.explain(where, which)
+    if as_json:
+        output.as_json(told)
+    else:
+        _print(told)
     if plot is not None:
         _draw(ctx, plot, where, which)
-    if as_json:
-        return output.as_json(told)
-    _print(told)
 
 
 def _draw(ctx: typer.Context, plot: Path, where: str, which: str) -> None:
     """Follows the journal here: what was shown when is in no answer of the server."""
     from qmtl.adapters.memory import World, after, store_of
-    from qmtl.app.growth import growth
+    from qmtl.app.growth import STAGES, growth
     from qmtl.core.course import course
-    from qmtl.core.names import StrategyId
+    from qmtl.core.names import Stage, StrategyId
     from qmtl.core.view import WorldView
     from qmtl.entry import plots
 
@@ -74,7 +75,10 @@ def _draw(ctx: typer.Context, plot: Path, where: str, which: str) -> None:
     taken = course(followed(), sid)
     if not len(taken):
         raise Invalid(f"{where} has no policy yet: nothing was asked of {which}.")
-    plots.strategy(plot, f"{which} in {where}", taken, growth(store_of(world), world_id, sid))
+    earned = growth(store_of(world), world_id, sid)
+    if not (earned.stage > STAGES.index(Stage.BACKTEST)).any():
+        raise Invalid(f"{which} has no return in paper or live yet: there is nothing to draw.")
+    plots.strategy(plot, f"{which} in {where}", taken, earned)
 
 
 def _asked(first: str | None, second: str | None) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+Progress = Callable[[str, int, int], None]  # What, how much of it, of how much.
 
 REFUSED: Final = 1
 USAGE: Final = 2
@@ -53,6 +56,7 @@ NEXT_OF_STATUS: Final = {
     412: "qmtl world candidates {world}",
 }
 NEXT_OF_STRANGER: Final = "qmtl doctor"  # It may be no server of ours, or one that is broken.
+LINE: Final = 100  # Characters of a line of a paragraph.
 PIPE_COLUMNS: Final = 1_000  # Nobody reads a pipe: a row stays a line, for grep and awk.
 _FRACTION: Final = re.compile(r"(\d\d:\d\d:\d\d)\.\d+Z$")  # Of a second: --json has it.
 
@@ -66,8 +70,22 @@ def line(text: str) -> None:
     typer.echo(text)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = "none") -> None:
-    """A table on standard output: colours only on a terminal, and nothing is cut off."""
+def paragraph(text: str, indent: str = "") -> None:
+    """Text, in lines that can be read; what follows the first line is indented."""
+    for each in text.split("\n"):
+        typer.echo(fill(each, LINE, subsequent_indent=indent, break_on_hyphens=False))
+
+
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    empty: str = "none",
+    width: int | None = None,
+) -> None:
+    """A table on standard output: colours only on a terminal, and nothing is cut off.
+
+    width  of a column: what is longer goes on below
+    """
     if not rows:
         typer.echo(empty)
         return
@@ -75,7 +93,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str =
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold", max_width=width)
     for row in rows:
         shown.add_row(*map(plain, row))
     console().print(shown)
@@ -115,6 +133,28 @@ def watched(items: Iterable[T], count: int, least: int, what: str = "journal") -
         return
     with typer.progressbar(items, length=count, label=what, file=sys.stderr) as shown:
         yield from shown
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress | None]:
+    """Bars of what is being computed, on a terminal; elsewhere nothing."""
+    where = console(stderr=True)
+    if not where.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=where, transient=True) as bars:
+        stages: dict[str, Any] = {}
+
+        def shown(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield shown
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -1,5 +1,6 @@
 """`qmtl serve` and `qmtl demo`: the server, and a story that it plays."""
 
+import os
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from qmtl.adapters.credentials import data_default
+from qmtl.adapters.credentials import OIDC_SECRET, data_default
 
 app = typer.Typer()
 
@@ -64,6 +65,10 @@ Bus = Annotated[
         help="nats://host:4222: what happens is told there, too, over JetStream.",
     ),
 ]
+Auth = Annotated[
+    Path | None,
+    typer.Option(help="A TOML file: an OIDC issuer, its groups' roles, limits, host names."),
+]
 
 
 @app.command("serve")
@@ -94,10 +99,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    auth: Annotated[
-        Path | None,
-        typer.Option(help="A TOML file: an OIDC issuer, its groups' roles, limits, host names."),
-    ] = None,
+    auth: Auth = None,
     log: Annotated[
         Log | None,
         typer.Option(
@@ -108,9 +110,10 @@ def run(
 ) -> None:
     """Start a server: all of qmtl in one process, or the world service and its gateway apart.
 
-    The first start on loopback makes an admin token and says where it is. --data is by default
-    QMTL_DATA, else ~/.local/share/qmtl; --database is by default QMTL_DATABASE_URL, --objects
-    QMTL_OBJECTS_URL, and --bus QMTL_BUS_URL.
+    The first start on loopback makes an admin token and says where it is. By default --data is
+    QMTL_DATA, else ~/.local/share/qmtl; --database QMTL_DATABASE_URL; --objects QMTL_OBJECTS_URL;
+    --bus QMTL_BUS_URL. The dashboard's secret at the issuer of --auth, if it has one there, is
+    QMTL_OIDC_SECRET.
     """
     if (role is Role.GATEWAY) is not (world_url is not None):
         raise typer.BadParameter("--role gateway and --world-url go together")
@@ -134,6 +137,7 @@ def run(
             dual_control=dual_control,
             world_url=world_url,
             auth=auth,
+            oidc_secret=os.environ.get(OIDC_SECRET) or None,
             log=None if log is None else logs.Log(log),
         )
     )

@@ -1,13 +1,14 @@
 """`qmtl sim`: worlds from seeds, with faults, and what must be true after every step."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import output
 from .context import Json
+from .heavy import Jobs, Where, computing, counting
 
 if TYPE_CHECKING:
     from qmtl.sim.story import Outcome
@@ -17,11 +18,13 @@ app = typer.Typer()
 
 @app.command()
 def sim(
+    ctx: typer.Context,
     seed: Annotated[int | None, typer.Option(help="One story, the same every time.")] = None,
     seeds: Annotated[str, typer.Option(metavar="A-B", help="Many stories.")] = "0-99",
     steps: Annotated[int, typer.Option(min=1, help="Of each story.")] = 1_000,
     shrink: Annotated[bool, typer.Option(help="Look for the smallest story that breaks.")] = True,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes to play them in.")] = 1,
+    executor: Where = "processes",
+    jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
     """Play worlds on a simulated clock and a network that fails; invariants hold after every step.
@@ -29,14 +32,11 @@ def sim(
     A story that breaks one is played again with fewer people and faults, and its end is shown. The
     exit code is 1 then. The same seed is the same story.
     """
-    from qmtl.sim.story import Shrunk, shrunk
+    from qmtl.sim.story import Shrunk, played, shrunk
 
     chosen = [seed] if seed is not None else list(_range(seeds))
-    done: list[Outcome] = []
-    for outcome in output.watched(_played(chosen, steps, jobs), len(chosen), 1, "stories"):
-        done.append(outcome)
-        if outcome.broken:
-            break
+    with computing(ctx, executor, jobs) as place, counting(len(chosen), "stories") as finished:
+        done = played(chosen, steps, place, finished)
     _told(done, as_json)
     broken = [outcome for outcome in done if outcome.broken]
     if broken:
@@ -50,19 +50,6 @@ def _range(told: str) -> Iterable[int]:
     if not (dash and first.isdigit() and last.isdigit() and int(first) <= int(last)):
         raise typer.BadParameter(f"{told!r} is not A-B, such as 0-99", param_hint="--seeds")
     return range(int(first), int(last) + 1)
-
-
-def _played(seeds: list[int], steps: int, jobs: int) -> "Iterator[Outcome]":
-    from functools import partial
-    from multiprocessing import get_context
-
-    from qmtl.sim.story import play
-
-    if jobs == 1 or len(seeds) == 1:
-        yield from (play(seed, steps) for seed in seeds)
-        return
-    with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(partial(play, steps=steps), seeds, chunksize=4)
 
 
 def _told(done: "list[Outcome]", as_json: bool) -> None:

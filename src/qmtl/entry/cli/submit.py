@@ -1,7 +1,6 @@
 """`qmtl submit` and `qmtl flush`: a strategy out of a file or a module, into a world."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ app = typer.Typer()
 FLUSH: Final = "qmtl submit --flush"
 AHEAD_MAX: Final = timedelta(seconds=60)  # What a server forgives a clock.
 
-Progress = Callable[[str, int, int], None]
 T = TypeVar("T")
 
 
@@ -171,7 +169,7 @@ def _send(ctx: typer.Context, asked: Asked, as_json: bool) -> None:
         given = {name: value for name, value in asked.options.items() if value is not None}
 
         def run() -> Any:
-            with progress_bars() as progress, authors_errors(asked.home):
+            with output.progress_bars() as progress, authors_errors(asked.home):
                 more: dict[str, Any] = {} if progress is None else {"progress": progress}
                 return Runner.submit(asked.what, client=client, **given, **more)
 
@@ -214,28 +212,6 @@ def refuse_the_future(
     cause = f"nothing was sent: {ahead:,} {are} after the server's clock ({shown})"
     output.failed(cause, hint, known=ctx.meta)
     raise typer.Exit(output.REFUSED)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress | None]:
-    """Bars of what is being computed, on a terminal; elsewhere nothing."""
-    console = output.console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bars(*columns, console=console, transient=True) as bars:
-        stages: dict[str, Any] = {}
-
-        def shown(stage: str, done: int, total: int) -> None:
-            if stage not in stages:
-                stages[stage] = bars.add_task(stage, total=total)
-            bars.update(stages[stage], completed=done, total=total)
-
-        yield shown
 
 
 @app.command("flush")

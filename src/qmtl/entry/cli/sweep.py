@@ -10,10 +10,12 @@ import typer
 
 from . import output, project
 from .context import CostBps, Json, OwnId, PriceFile, TheWorld, connect, name_and_value
+from .heavy import Jobs, Where, computing
 from .source import authors_errors, home_of, named
-from .submit import cut, end, progress_bars, refuse_the_future, understood
+from .submit import cut, end, refuse_the_future, understood
 
 if TYPE_CHECKING:
+    from qmtl.adapters.workers import Place
     from qmtl.sdk.prices import Prices
     from qmtl.sdk.result import SubmitResult
     from qmtl.sdk.sweep import SweepResult
@@ -59,6 +61,8 @@ def sweep(
     until: Annotated[
         str | None, typer.Option(help="The last day that is looked at: 2021-12-31.")
     ] = None,
+    executor: Where = "processes",
+    jobs: Jobs = None,
     submit: Annotated[
         bool, typer.Option("--submit/--no-submit", help="Send the best, or only show them.")
     ] = True,
@@ -81,7 +85,9 @@ def sweep(
     grid = {**here.grid, **_grid(param or ())}
     options = {"world": world or "", "strategy_id": strategy_id or here.strategy_id}
     asked = understood(ctx, lambda: _asked(source, prices, last, cost, grid, options), AGAIN)
-    _swept(ctx, asked, metric, before, submit, as_json)
+    with computing(ctx, executor, jobs) as place:
+        found = _found(ctx, asked, place, metric, before)
+    _swept(ctx, asked, found, submit, as_json)
 
 
 def _grid(given: Iterable[str]) -> dict[str, list[Any]]:
@@ -131,26 +137,32 @@ def _asked(
     )
 
 
-def _swept(
-    ctx: typer.Context, asked: Asked, metric: str, before: int, submit: bool, as_json: bool
-) -> None:
-    """Shows the variants before anything is sent: what stops the best of them hides no table."""
+def _found(
+    ctx: typer.Context, asked: Asked, place: "Place", metric: str, before: int
+) -> "SweepResult":
     from qmtl.sdk.runner import Runner
 
     def run() -> "SweepResult":
-        with progress_bars() as progress:
+        with output.progress_bars() as progress:
             return Runner.sweep(
                 asked.made,
                 asked.grid,
                 prices=asked.prices,
                 metric=metric,
+                executor=place,
                 variants_before=before,
                 progress=progress,
                 submit=False,
                 **asked.options,
             )
 
-    found = understood(ctx, run, AGAIN)
+    return understood(ctx, run, AGAIN)
+
+
+def _swept(
+    ctx: typer.Context, asked: Asked, found: "SweepResult", submit: bool, as_json: bool
+) -> None:
+    """Shows the variants before anything is sent: what stops the best of them hides no table."""
     if not as_json:
         output.line(f"{found}\n" if submit else str(found))
     if submit:
@@ -170,7 +182,7 @@ def _submitted(
     with connect(ctx) as client:
 
         def run() -> "SubmitResult":
-            with progress_bars() as progress, authors_errors(asked.home):
+            with output.progress_bars() as progress, authors_errors(asked.home):
                 return Runner.submit(
                     asked.made(**found.chosen.parameters),
                     prices=asked.prices,

@@ -7,16 +7,17 @@ nothing is done.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Path, Response
 
 from qmtl.app import promotions
 from qmtl.app.inputs import gate_inputs
+from qmtl.app.points import POINTS, Asked, asked
 from qmtl.app.ports import Store
 from qmtl.app.step import world
 from qmtl.core.confirmations import standing
-from qmtl.core.names import CandidateId, Reason, StrategyId
+from qmtl.core.names import CandidateId, StrategyId
 from qmtl.core.promotion import Blocked
 from qmtl.core.view import Applied, Candidate, Rejected, Void, WorldView
 from qmtl.core.windows import evidence_stage
@@ -43,65 +44,6 @@ class Check:
         return not self.why
 
 
-# What the gate looks at, in its order: the point, the inputs that say its numbers, the reasons
-# against it.  A reason that is in none of these stands in a point of its own: none is left out.
-POINTS: Final[tuple[tuple[str, tuple[str, ...], frozenset[Reason]], ...]] = (
-    ("The world allows live", ("live allowed",), frozenset({Reason.LIVE_NOT_ALLOWED})),
-    ("The policy promotes", ("live promotion",), frozenset({Reason.PROMOTION_DISABLED})),
-    (
-        "The world is at work",
-        ("world",),
-        frozenset({Reason.WORLD_SUSPENDED, Reason.WORLD_KILLED}),
-    ),
-    ("Nothing waits for a second person", (), frozenset({Reason.CONFIRMATION_PENDING})),
-    ("No freeze is open", ("freeze open",), frozenset({Reason.FROZEN})),
-    ("Nobody holds it", ("held",), frozenset({Reason.HELD})),
-    ("It is in the phase for this step", ("phase",), frozenset({Reason.NOT_PAPER_STAGE})),
-    (
-        "The candidate stands",
-        ("candidate", "still current"),
-        frozenset({Reason.CANDIDATE_SUPERSEDED, Reason.CANDIDATE_REJECTED}),
-    ),
-    (
-        "People approve",
-        ("approvals",),
-        frozenset(
-            {
-                *(Reason.MANUAL_APPROVAL_REQUIRED, Reason.APPROVALS_INSUFFICIENT),
-                Reason.APPROVAL_EXPIRED,
-            }
-        ),
-    ),
-    (
-        "The run passes",
-        ("run", "verdict now", "stress loss"),
-        frozenset({Reason.PAPER_RUN_MISSING, Reason.VALIDATION_FAILED}),
-    ),
-    (
-        "The window is full",
-        ("window", "observations"),
-        frozenset({Reason.PAPER_WINDOW_INCOMPLETE, Reason.OBSERVATIONS_INSUFFICIENT}),
-    ),
-    ("The evidence is enough", ("e-value",), frozenset({Reason.EVIDENCE_INSUFFICIENT})),
-    ("It is selected", ("selected",), frozenset({Reason.SELECTION_FAILED})),
-    ("It adds something to what is live", (), frozenset({Reason.CORRELATION_EXCEEDED})),
-    ("A slot is free", ("live slots",), frozenset({Reason.MAX_LIVE_SLOTS_EXCEEDED})),
-    ("There is capital", ("live weight",), frozenset({Reason.MAX_LIVE_WEIGHT_EXCEEDED})),
-    ("No lease is outstanding", (), frozenset({Reason.LEASE_OUTSTANDING})),
-    ("The cooldown is over", ("cooldown left",), frozenset({Reason.COOLDOWN_ACTIVE})),
-    (
-        "The snapshot is fresh",
-        ("snapshot relied upon",),
-        frozenset(
-            {
-                *(Reason.RISK_SNAPSHOT_MISSING, Reason.RISK_SNAPSHOT_EXPIRED),
-                Reason.RISK_SNAPSHOT_STALE,
-            }
-        ),
-    ),
-)
-
-
 def checks(
     store: Store, view: WorldView, candidate: Candidate, blocked: Blocked | None, now: datetime
 ) -> Iterator[Check]:
@@ -110,24 +52,17 @@ def checks(
     run = store.run(view.world_id, candidate.strategy_id, candidate.run_id)
     judged = None if run is None else run.run
     found = gate_inputs(view, candidate.strategy_id, candidate, dossier, judged, now)
-    numbers: dict[str, str] = {}
-    for each in found:
-        name = "correlation" if each.name.startswith("correlation with ") else each.name
-        said = f"{each.name.removeprefix('correlation with ')} {each.value}"
-        numbers[name] = (
-            (f"{numbers[name]}; {said}" if name in numbers else said)
-            if name == "correlation"
-            else each.value
-        )
-    problems = blocked.problems if blocked is not None else ()
-    for name, inputs, reasons in POINTS:
-        inputs = ("correlation",) if Reason.CORRELATION_EXCEEDED in reasons else inputs
-        value = ", ".join(numbers[each] for each in inputs if each in numbers)
-        yield Check(name, value, tuple(d for r, d in problems if r in reasons))
-    known = frozenset().union(*(reasons for _, _, reasons in POINTS))
-    others = tuple(d for r, d in problems if r not in known)
+    rows = asked(found, blocked.problems if blocked is not None else ())
+    for point in POINTS:
+        yield _check(point, [row for row in rows if row.point == point])
+    others = [row for row in rows if not row.point and row.against]
     if others:
-        yield Check("Everything else", "", others)
+        yield _check("Everything else", others)
+
+
+def _check(name: str, rows: list[Asked]) -> Check:
+    told = [f"{row.name}: {row.value}" for row in rows if row.value]
+    return Check(name, "; ".join(told), tuple(dict.fromkeys(d for r in rows for d in r.against)))
 
 
 @dataclass(frozen=True, slots=True)

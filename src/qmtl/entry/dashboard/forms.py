@@ -19,7 +19,7 @@ from qmtl.core.errors import Malformed
 from qmtl.entry import auth
 from qmtl.entry.logs import ASKED
 
-from .visits import Pages, Visit, VisitIn, safe_path
+from .visits import Pages, Visit, VisitIn, safe_path, tell
 
 PAGES = Pages()
 Form = Mapping[str, str]
@@ -113,8 +113,9 @@ def _endpoint(path: str, asks: Asks) -> Callable[..., Any]:
         if answer.is_success:
             pending = answer.status_code == 202
             done = answer.json()["detail"] if pending else asks.done
-            visit.dashboard.sessions.say(visit.cookie, done)
-            return RedirectResponse(back, 303)
+            onward = RedirectResponse(back, 303)
+            tell(request, onward, done)
+            return onward
         return _refused(visit, answer, back)
 
     return send
@@ -137,7 +138,7 @@ async def asked(
     key = visit.form().get("key")
     if key:
         headers["Idempotency-Key"] = key
-    transport = httpx.ASGITransport(visit.app, client=(visit.address, 0))
+    transport = httpx.ASGITransport(request.app, client=(visit.address, 0))
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         content = orjson.dumps(body) if body else b""
         return await client.request(method, target, content=content, params=query, headers=headers)

@@ -67,10 +67,11 @@ def verified(visit: Visit, world_id: WorldId) -> verifying.Verified:
     shares none with the store."""
     key, store = visit.call.services.journal_key, visit.store
     head = key.signed(world_id, store.head(world_id), visit.call.by_token.now)
-    return verifying.verify(export.lines(head, key.told, _entries(store, world_id)))
+    return verifying.verify(export.lines(head, key.told, entries(store, world_id)))
 
 
-def _entries(store: Store, world_id: WorldId) -> Iterator[EntryJson]:
+def entries(store: Store, world_id: WorldId) -> Iterator[EntryJson]:
+    """All of them, as the API tells them."""
     after = 0
     while page := store.chained(world_id, after, CHUNK):
         yield from map(answers.chained, page)

@@ -12,7 +12,7 @@ from qmtl.core.names import WorldId
 from qmtl.entry import auth, events
 from qmtl.entry.door import WorldIn
 
-from .visits import Pages, Visit, VisitIn
+from .visits import Pages, VisitIn
 
 PAGES = Pages()
 RETRY_MS: Final = 1_000
@@ -34,9 +34,7 @@ async def stream(visit: VisitIn, world_id: WorldIn, after: After = None) -> Resp
     call = visit.call
     start = await run_in_threadpool(events.start_of, call, world_id, after)
     opening = f"retry: {RETRY_MS}\nid: {start}\n\n".encode()
-    frames = events.following(
-        call, world_id, start, events.QUIET_SEC, opening, _news, lambda: _signed_in(visit)
-    )
+    frames = events.following(call, world_id, start, events.QUIET_SEC, opening, _news)
     return events.counted(call, _unhurried(frames))
 
 
@@ -46,8 +44,3 @@ async def _unhurried(frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async for frame in frames:
         yield frame
         await asyncio.sleep(PAUSE_SEC)
-
-
-def _signed_in(visit: Visit) -> bool:
-    """A stream ends with its session."""
-    return visit.session is None or visit.dashboard.sessions.of(visit.cookie) is not None

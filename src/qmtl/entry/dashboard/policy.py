@@ -10,7 +10,7 @@ from fastapi import Query, Response
 
 from qmtl.adapters import policies
 from qmtl.app.step import world
-from qmtl.core.implications import SHARPES_ASSUMED, Implication
+from qmtl.core.implications import SHARPES_ASSUMED, SIMULATED, Implication
 from qmtl.core.policy import Policy
 from qmtl.core.view import WorldView
 from qmtl.entry import auth
@@ -94,7 +94,8 @@ def get(
         text=text,
         implied=_implied(found.checksum, text),
         warnings=policies.warnings(found.policy),
-        sharpes=SHARPES_ASSUMED,
+        sharpes=[f"{sharpe:g}" for sharpe in SHARPES_ASSUMED],
+        simulated=SIMULATED,
     )
 
 

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from qmtl import __version__
-from qmtl.core.times import in_words, rfc3339
+from qmtl.core.implications import median_of, percent_of
+from qmtl.core.times import DAY_SEC, HOUR_SEC, rfc3339
 from qmtl.core.words import minute
 
 from . import static
@@ -74,6 +75,18 @@ def number(value: float | None, digits: int = 4) -> str:
     return (f"{value:,.0f}" if whole else f"{value:,.{digits}g}").replace("-", "−")
 
 
+def span(seconds: float) -> str:
+    """A length of time in the unit that leaves a number of few digits: `90 s`, `15 min`, `36 h`."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    if seconds < 2 * HOUR_SEC:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * DAY_SEC:
+        return f"{seconds / HOUR_SEC:.0f} h"
+    days = seconds / DAY_SEC
+    return f"{days:,.0f} days" if days >= 10 else f"{days:.1f} days"
+
+
 def short(digest: str | None) -> str:
     return digest.rpartition(":")[2][:12] if digest else NOTHING
 
@@ -92,8 +105,10 @@ def _environment() -> Environment:
         "percent": percent,
         "number": number,
         "short": short,
-        "span": in_words,
+        "span": span,
         "standing": lambda standing: type(standing).__name__.lower(),
+        "passing": percent_of,
+        "half_after": median_of,
         "plain": lambda word: str(word).replace("_", " "),
     }
     made.globals |= {"static": static.url, "path": path, "version": __version__}

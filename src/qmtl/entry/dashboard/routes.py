@@ -18,10 +18,12 @@ from . import (
     live,
     policy,
     render,
+    reports,
     sign_in,
     static,
     strategy,
     system,
+    words,
     world,
     worlds,
 )
@@ -35,7 +37,9 @@ PAGES: Final = (
     policy,
     journal,
     hub,
+    reports,
     system,
+    words,
     live,
     forms,
 )

@@ -1,4 +1,4 @@
-"""In and out: a token becomes a session, and a session ends."""
+"""In and out: a token becomes a session, and a session ends.  By the issuer: `oidc.py`."""
 
 from typing import Final
 
@@ -8,16 +8,18 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from qmtl.core.errors import Refusal, Unauthenticated
+from qmtl.entry.authfile import CALLBACK
 from qmtl.entry.door import body_of
-from qmtl.entry.services import Services
 
+from . import oidc
 from .visits import (
+    address_of,
     cookie_of,
-    dashboard_of,
     fields_of,
     its_own,
     refused,
     safe_path,
+    services_of,
     set_cookie,
     sign_in_page,
 )
@@ -37,36 +39,40 @@ def ask(request: Request) -> Response:
 
 async def sign_in(request: Request) -> Response:
     """A session for a credential that is good; its cookie is a new one."""
-    services: Services = request.app.state.services
-    dashboard = dashboard_of(request)
-    to = "/ui"
+    services = services_of(request)
+    to, token = "/ui", ""
     try:
         form = fields_of(await body_of(request, FORM_BYTES_MAX))
-        its_own(request, dashboard.sessions, form)
+        its_own(request, form)
         to, token = safe_path(form.get("to", "/ui")), form.get("token", "").strip()
-        address = request.client.host if request.client is not None else ""
-        header, now = f"Bearer {token}", services.clock.now()
-        await run_in_threadpool(services.identity.identify, header, now, address)
+        now, address = services.clock.now(), address_of(request)
+        cookie = await run_in_threadpool(services.identity.session, token, now, address)
+        await _ended(request)
     except Unauthenticated as refusal:
         why = str(refusal.args[0]) if token else "Paste a token: it is what signs you in."
         return sign_in_page(request, why, to=to)
     except Refusal as refusal:
         return refused(request, refusal)
-    dashboard.sessions.end(cookie_of(request))
     answer = RedirectResponse(to, 303)
-    set_cookie(request, answer, dashboard.sessions.begin(token))
+    set_cookie(request, answer, cookie)
     return answer
 
 
 async def sign_out(request: Request) -> Response:
-    """The session is over, here and in the browser."""
-    dashboard = dashboard_of(request)
+    """The session is over, whoever has its cookie."""
     try:
-        its_own(request, dashboard.sessions, fields_of(await body_of(request, FORM_BYTES_MAX)))
+        its_own(request, fields_of(await body_of(request, FORM_BYTES_MAX)))
+        await _ended(request)
     except Refusal as refusal:
         return refused(request, refusal)
-    dashboard.sessions.end(cookie_of(request))
     return RedirectResponse("/ui/sign-in", 303)
+
+
+async def _ended(request: Request) -> None:
+    """Whatever session its browser had before is over."""
+    services, cookie = services_of(request), cookie_of(request)
+    now = services.clock.now()
+    await run_in_threadpool(services.sessions.end, services.store, cookie, now)
 
 
 ROUTES: Final = tuple(
@@ -75,6 +81,8 @@ ROUTES: Final = tuple(
         ("GET", "/", root),
         ("GET", "/ui/sign-in", ask),
         ("POST", "/ui/sign-in", sign_in),
+        ("GET", oidc.BEGIN, oidc.begin),
+        ("GET", CALLBACK, oidc.back),
         ("POST", "/ui/sign-out", sign_out),
     )
 )

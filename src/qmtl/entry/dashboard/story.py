@@ -20,8 +20,8 @@ from qmtl.core.happened import happened, subject_of
 from qmtl.core.names import ActorId, Stage, StrategyId, Verdict, WorldId
 from qmtl.core.view import WorldView
 
-BATCH: Final = 500
-BUDGET_SEC: Final = 1.0  # Of one page's time; a longer journal is read over several.
+BATCH: Final = 100  # Entries read from the store at once.
+BUDGET_SEC: Final = 0.3  # Of one page's time; a longer journal is read over several.
 TURNS_MAX: Final = 100
 LINES_MAX: Final = 300_000  # Kept in memory of one world; beyond it the oldest go.
 
@@ -53,17 +53,19 @@ class Story:
     def read(self, store: Store, budget_sec: float) -> int:
         """Go on to the journal's end, or for as long as there is.  How many are left."""
         until = time.monotonic() + budget_sec
-        world_id = self.view.world_id
         with self.lock:
-            while entries := store.journal(world_id, self.view.seq, BATCH):
-                for entry in entries:
-                    self._tell(entry)
-                    self.view = advance(self.view, entry)
-                if time.monotonic() > until:
+            for entry in self._unread(store):
+                self._tell(entry)
+                self.view = advance(self.view, entry)
+                if time.monotonic() > until:  # After each: a bar of thousands takes a while.
                     break
             while len(self.lines) > LINES_MAX:
                 del self.lines[next(iter(self.lines))]
-        return max(0, store.load(world_id).seq - self.view.seq)
+        return max(0, store.load(self.view.world_id).seq - self.view.seq)
+
+    def _unread(self, store: Store) -> Iterator[Entry]:
+        while entries := store.journal(self.view.world_id, self.view.seq, BATCH):
+            yield from entries
 
     def _tell(self, entry: Entry) -> None:
         fact = entry.fact

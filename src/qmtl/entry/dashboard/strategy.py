@@ -53,6 +53,7 @@ def strategy(
     explained = explanations.explanation(store, view, strategy_id, now)
     drawn = growth(store, world_id, strategy_id, PICTURE_POINTS)
     story, behind = visit.dashboard.stories.of(store, world_id)
+    runs = store.runs(world_id, strategy_id, RUNS)
     moves = [m for m in story.moves.get(strategy_id, []) if before is None or m.seq < before]
     return visit.page(
         "strategy.html",
@@ -70,7 +71,8 @@ def strategy(
         step=step,
         judged=list(_judged(store, view, strategy_id)),
         picture=picture(drawn),
-        runs=store.runs(world_id, strategy_id, RUNS),
+        runs=runs,
+        last=runs[0] if runs else None,
         moves=_last(moves),
         earlier=moves[-MOVES].seq if len(moves) > MOVES else None,
         behind=behind,
@@ -118,7 +120,7 @@ def run(visit: VisitIn, world_id: WorldIn, strategy_id: StrategyIn, run_id: RunI
     revisions = visit.store.revisions(world_id, strategy_id, run_id)
     return visit.page(
         "run.html",
-        world_id=world_id,
+        view=world(visit.store, world_id),
         strategy_id=strategy_id,
         found=found,
         revisions=revisions[::-1][:MOVES],

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request, Response
-from starlette.types import ASGIApp
 
 from qmtl.app.ports import Store
 from qmtl.core.errors import Forbidden, Malformed, Refusal, Unauthenticated
@@ -19,12 +18,14 @@ from qmtl.core.names import WorldId
 from qmtl.entry import auth, problems
 from qmtl.entry.door import Call, Door
 from qmtl.entry.guard import LOOPBACK, host_of
+from qmtl.entry.identity import OVER
 from qmtl.entry.services import Services
+from qmtl.entry.sessions import SESSION_PREFIX, Sessions, new_cookie
 
 from . import render
-from .sessions import Session, Sessions, new_cookie
 from .story import Stories
 
+NOTICE_SEC: Final = 60  # The page that says it is asked for at once.
 FIELDS_MAX: Final = 20
 SAME_SITE: Final = frozenset({"same-origin", "none"})  # What a browser says of its own page.
 
@@ -33,7 +34,6 @@ SAME_SITE: Final = frozenset({"same-origin", "none"})  # What a browser says of 
 class Dashboard:
     """What the pages of a process share."""
 
-    sessions: Sessions = field(default_factory=Sessions)
     stories: Stories = field(default_factory=Stories)
 
 
@@ -43,11 +43,14 @@ class Visit:
 
     call: Call
     dashboard: Dashboard
-    cookie: str | None
-    session: Session | None  # None: it came with an Authorization header.
+    cookie: str | None  # None: it came with an Authorization header.
+    notice: str  # What it says once.
     path: str  # Its own, with the query.
-    app: ASGIApp
-    address: str
+    request: Request
+
+    @property
+    def address(self) -> str:
+        return address_of(self.request)
 
     @property
     def store(self) -> Store:
@@ -62,18 +65,21 @@ class Visit:
         return True
 
     def page(self, template: str, status: int = 200, **given: Any) -> Response:
-        return render.page(template, status, **self.frame(), **given)
+        answer = render.page(template, status, **self.frame(), **given)
+        if self.notice:
+            _set(self.request, answer, notice_name(self.request), "", 0)
+        return answer
 
     def frame(self) -> dict[str, Any]:
         """What every page of somebody who is signed in has around it."""
-        sessions = self.dashboard.sessions
+        sessions = self.call.services.sessions
         return {
             "actor": self.call.credential.actor,
             "roles": sorted(self.call.credential.roles),
             "here": self.path,
             "now": self.call.by_token.now,
             "replay": self.call.services.replay is not None,
-            "notice": sessions.heard(self.cookie),
+            "notice": self.notice,
             "csrf": "" if self.cookie is None else sessions.form_token(self.cookie),
             "key": secrets.token_hex,
             "may": self.may,
@@ -108,24 +114,23 @@ class Page(Door):
         header = request.headers.get("authorization")
         if header is not None:
             return header
-        session = dashboard_of(request).sessions.of(cookie_of(request))
-        return None if session is None else f"Bearer {session.token}"
+        cookie = cookie_of(request)
+        return f"Bearer {cookie}" if is_session(request) else None
 
     async def _call(self, request: Request, services: Services) -> Call:
         call = await super()._call(request, services)
-        cookie, dashboard = cookie_of(request), dashboard_of(request)
         by_header = "authorization" in request.headers
+        cookie = None if by_header else cookie_of(request)
         if not self.reads and not by_header:
-            its_own(request, dashboard.sessions, fields_of(call.raw))
+            its_own(request, fields_of(call.raw))
         query = f"?{request.url.query}" if request.url.query else ""
         request.state.visit = Visit(
             call=call,
-            dashboard=dashboard,
-            cookie=None if by_header else cookie,
-            session=None if by_header else dashboard.sessions.of(cookie),
+            dashboard=request.app.state.dashboard,
+            cookie=cookie,
+            notice="" if cookie is None else _brought(request, cookie),
             path=request.url.path + query,
-            app=request.app,
-            address=request.client.host if request.client is not None else "",
+            request=request,
         )
         return call
 
@@ -136,7 +141,7 @@ class Page(Door):
 def refused(request: Request, refusal: Refusal) -> Response:
     """A page that says why, and what to do; for who is not signed in, how to."""
     if isinstance(refusal, Unauthenticated):
-        return sign_in_page(request, str(refusal.args[0]) if cookie_known(request) else "")
+        return sign_in_page(request, why_not(request, refusal))
     told = problems.of(refusal)
     answer = render.page(
         "refused.html",
@@ -151,8 +156,11 @@ def refused(request: Request, refusal: Refusal) -> Response:
     return answer
 
 
-def cookie_known(request: Request) -> bool:
-    return dashboard_of(request).sessions.of(cookie_of(request)) is not None
+def why_not(request: Request, refusal: Unauthenticated) -> str:
+    """What to tell who was signed in; who never was is only asked to be."""
+    if is_session(request):
+        return str(refusal.args[0])
+    return OVER if (cookie_of(request) or "").startswith(SESSION_PREFIX) else ""
 
 
 def sign_in_page(request: Request, why: str = "", status: int = 401, to: str = "") -> Response:
@@ -166,9 +174,14 @@ def sign_in_page(request: Request, why: str = "", status: int = 401, to: str = "
     to = to or (request.url.path + query if request.method == "GET" else "/ui")
     if elsewhere and request.method == "GET" and cookie_of(request) is None:
         return render.page("onward.html", 200, to=to)
-    cookie, sessions = cookie_of(request) or new_cookie(), dashboard_of(request).sessions
+    cookie, services = cookie_of(request) or new_cookie(), services_of(request)
     answer = render.page(
-        "sign_in.html", status, why=why, to=safe_path(to), csrf=sessions.form_token(cookie)
+        "sign_in.html",
+        status,
+        why=why,
+        to=safe_path(to),
+        csrf=services.sessions.form_token(cookie),
+        issuer=services.issuer,
     )
     if status == 401:
         answer.headers["WWW-Authenticate"] = problems.REALM
@@ -182,10 +195,10 @@ def safe_path(to: str) -> str:
     return to if ours and "\\" not in to and to.isascii() and to.isprintable() else "/ui"
 
 
-def its_own(request: Request, sessions: Sessions, form: dict[str, str]) -> None:
+def its_own(request: Request, form: dict[str, str]) -> None:
     """Whether a form was one of ours, in this browser.  Raises Forbidden."""
     site = request.headers.get("sec-fetch-site")
-    ours = sessions.is_form_token(cookie_of(request), form.get("csrf", ""))
+    ours = sessions_of(request).is_form_token(cookie_of(request), form.get("csrf", ""))
     if not ours or (site is not None and site not in SAME_SITE):
         raise Forbidden(
             "The form is not of this session: go back, load the page again, and send it anew."
@@ -195,14 +208,27 @@ def its_own(request: Request, sessions: Sessions, form: dict[str, str]) -> None:
 # ---- The cookie ------------------------------------------------------------------------------
 
 
-def dashboard_of(request: Request) -> Dashboard:
-    found: Dashboard = request.app.state.dashboard
+def services_of(request: Request) -> Services:
+    found: Services = request.app.state.services
     return found
 
 
+def sessions_of(request: Request) -> Sessions:
+    return services_of(request).sessions
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
+
+
+def is_session(request: Request) -> bool:
+    """Whether its browser is signed in, as far as its cookie says."""
+    return sessions_of(request).of(cookie_of(request)) is not None
+
+
 def _is_safe_without_tls(request: Request) -> bool:
-    services: Services = request.app.state.services
-    return not services.https and host_of(request.headers.get("host", "")) in LOOPBACK
+    https = services_of(request).https
+    return not https and host_of(request.headers.get("host", "")) in LOOPBACK
 
 
 def cookie_name(request: Request) -> str:
@@ -218,9 +244,30 @@ def cookie_of(request: Request) -> str | None:
 
 
 def set_cookie(request: Request, answer: Response, cookie: str) -> None:
+    _set(request, answer, cookie_name(request), cookie)
+
+
+def notice_name(request: Request) -> str:
+    return f"{cookie_name(request)}_notice"
+
+
+def tell(request: Request, answer: Response, notice: str) -> None:
+    """The next page of this session says it, once."""
+    cookie = cookie_of(request)
+    if cookie is not None:
+        told = sessions_of(request).notice(cookie, notice)
+        _set(request, answer, notice_name(request), told, NOTICE_SEC)
+
+
+def _brought(request: Request, cookie: str) -> str:
+    return sessions_of(request).noticed(cookie, request.cookies.get(notice_name(request)))
+
+
+def _set(request: Request, answer: Response, name: str, value: str, sec: int | None = None) -> None:
     answer.set_cookie(
-        cookie_name(request),
-        cookie,
+        name,
+        value,
+        max_age=sec,
         path="/",
         httponly=True,
         samesite="strict",

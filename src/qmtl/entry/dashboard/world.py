@@ -1,5 +1,6 @@
 """A world: who stands where, what is live, what waits for whom, how fresh, and what is left."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from qmtl.core.evidence.crowd import e_bh_threshold, ramp_bound, spending_share
 from qmtl.core.names import Mode, Phase, Stage, StrategyId
 from qmtl.core.promotion import cooldown_remaining_sec, step_ahead
 from qmtl.core.proof import campaigns
-from qmtl.core.view import Activation, WorldView
+from qmtl.core.view import Activation, Strategy, WorldView
 from qmtl.core.waits import frozen_until, waits
 from qmtl.core.windows import STAGE_OF, Progress, progress
 from qmtl.core.words import counted
@@ -26,6 +27,7 @@ from qmtl.entry.door import WorldIn, offset_of
 
 from .freshness import feeds, phase_counts
 from .people import waiting
+from .render import number
 from .visits import Pages, VisitIn
 
 PAGES = Pages()
@@ -35,7 +37,9 @@ ORDER: Final = (Phase.LIVE, Phase.PAPER, Phase.BACKTEST, Phase.RETIRED)
 PHASE_WORDS: Final = {phase.removesuffix("_campaign"): phase for phase in ORDER}
 
 From = Annotated[str | None, Query(alias="from", pattern=r"^[0-9]{1,9}$")]
+SORTS: Final = ("phase", "name", "window", "evidence", "weight", "longest here")
 PhaseAsked = Annotated[str, Query(alias="phase", pattern=f"^({'|'.join(PHASE_WORDS)}|)$")]
+SortAsked = Annotated[str, Query(alias="sort", pattern=f"^({'|'.join(SORTS)}|)$")]
 Search = Annotated[str, Query(max_length=128)]
 
 
@@ -73,13 +77,15 @@ def world(
     visit: VisitIn,
     world_id: WorldIn,
     phase: PhaseAsked = "",
+    sort: SortAsked = "",
     q: Search = "",
     start: From = None,
 ) -> Response:
     """Everything of a world on one page; of its strategies, one page of them."""
     store, now = visit.store, visit.call.by_token.now
     record, view = worlds.record(store, world_id)
-    rows, total = _matching(view, PHASE_WORDS.get(phase), q.strip().lower())
+    rows = ordered(view, _matching(view, PHASE_WORDS.get(phase), q.strip().lower()), sort)
+    total = len(rows)
     first = min(offset_of(start), max(0, (total - 1) // ROWS * ROWS))
     people, more = waiting(store, view, now)
     story, behind = visit.dashboard.stories.of(store, world_id)
@@ -104,28 +110,69 @@ def world(
         first=first,
         page_rows=ROWS,
         phase=phase,
+        sort=sort or SORTS[0],
+        sorts=SORTS,
         q=q,
         recent=list(story.turns)[-RECENT:][::-1],
         behind=behind,
     )
 
 
-def _matching(view: WorldView, phase: Phase | None, text: str) -> tuple[list[StrategyId], int]:
-    """Whom a filter lets through: live first, then paper, backtest and retired, each by id."""
-    order = {each: n for n, each in enumerate(ORDER)}
-    found = [
-        (order[view.phase(known.row)], known.strategy_id)
+def _matching(view: WorldView, phase: Phase | None, text: str) -> list[Strategy]:
+    """Whom a filter lets through."""
+    return [
+        known
         for known in view.strategies.values()
         if (phase is None or view.phase(known.row) is phase)
         and (text in known.strategy_id.lower() or text in known.name.lower())
     ]
-    return [sid for _, sid in sorted(found)], len(found)
+
+
+def ordered(view: WorldView, found: list[Strategy], by: str) -> list[StrategyId]:
+    """Who has most first; of the phases, live first; those that are equal by id."""
+    order = {each: n for n, each in enumerate(ORDER)}
+
+    def key(known: Strategy) -> float:
+        row = known.row
+        match by:
+            case "name":
+                return 0.0
+            case "window":
+                window = _window(view, row)
+                return 0.0 if window is None else -window.share
+            case "evidence":
+                shown = _shown(view, row)
+                return 1.0 if shown is None else -(1.0 if shown.share is None else shown.share)
+            case "weight":
+                held = view.live.get(known.strategy_id)
+                return 0.0 if held is None else -held.weight
+            case "longest here":
+                since = view.entered_at(row)
+                return math.inf if since is None else since.timestamp()
+            case _:
+                return order[view.phase(row)]
+
+    return [known.strategy_id for known in sorted(found, key=lambda k: (key(k), k.strategy_id))]
+
+
+def _window(view: WorldView, row: int) -> Progress | None:
+    """Of the phase it is in; None where there is none, or no policy asks for one."""
+    stage = STAGE_OF.get(view.phase(row))
+    if stage is None or view.default_version is None:
+        return None
+    return progress(view, row, stage, view.policy)
+
+
+def _shown(view: WorldView, row: int) -> proving.Shown | None:
+    """Towards its next step; None where nothing is asked."""
+    if view.default_version is None:
+        return None
+    return proving.shown(view, row, step_ahead(view, row), view.policy)
 
 
 def _row(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> Row:
     row = view.strategies[sid].row
     phase, envelope = view.phase(row), decision.decide(view, sid, now)
-    stage = STAGE_OF.get(phase)
     judged = view.default_version is not None
     waited = waits(view, sid, dossier_of(store, view, sid), now) if judged else ()
     return Row(
@@ -133,8 +180,8 @@ def _row(store: Store, view: WorldView, sid: StrategyId, now: datetime) -> Row:
         phase=phase,
         since=view.entered_at(row),
         held=bool(view.standings.held[row]),
-        window=progress(view, row, stage, view.policy) if judged and stage else None,
-        shown=proving.shown(view, row, step_ahead(view, row), view.policy) if judged else None,
+        window=_window(view, row),
+        shown=_shown(view, row),
         mode=envelope.effective_mode,
         weight=envelope.weight,
         waits=waited[0].sentence if waited else "",
@@ -183,13 +230,14 @@ def budget(view: WorldView) -> Iterator[str]:
             yield (
                 f"At most {asked.alpha:g} of those at the top of the ramp are expected to be there "
                 f"by luck (e_bh). {looked}, {len(there)} at the top: the next alone would have to "
-                f"show an e-value of {least:.4g}."
+                f"show an e-value of {number(least)}."
             )
         case "spending":
             spent = sum(spending_share(n) for n in range(1, begun + 1))
+            least = 1 / (asked.alpha * spending_share(begun + 1))
             yield (
                 f"Of alpha {asked.alpha:g}, {100 * spent:.1f} % is spent on {looked}; the next "
-                f"has to show an e-value of {1 / (asked.alpha * spending_share(begun + 1)):.4g}."
+                f"has to show an e-value of {number(least)}."
             )
         case "per_strategy":
             yield (

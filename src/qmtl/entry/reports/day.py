@@ -22,6 +22,7 @@ from qmtl.core.words import PHASES
 from .reading import Journal
 
 Data = dict[str, Any]
+DAY: Final = timedelta(days=1)
 
 # What a reader of the day wants to know of each; everything else is counted.
 HEADINGS: Final[tuple[tuple[str, tuple[type[f.Fact], ...]], ...]] = (
@@ -46,9 +47,9 @@ def day(journal: Journal, on: date) -> Data:
     """All of it, as plain values.  Raises Invalid for a day that has not begun, or before there
     was anything."""
     begin = datetime.combine(on, time(), UTC)
-    end = begin + timedelta(days=1)
     if begin > journal.now:
         raise Invalid(f"{on} has not begun: the server's clock shows {rfc3339(journal.now)}.")
+    end = begin + DAY
     if not journal.entries or journal.entries[0].at >= end:
         raise Invalid(f"Nothing had happened in {journal.world_id} by the end of {on}.")
     blank = World(WorldView(world_id=WorldId(journal.world_id)), [])
@@ -70,6 +71,8 @@ def day(journal: Journal, on: date) -> Data:
         "date": on.isoformat(),
         "made_at": rfc3339(journal.now),
         "over": end <= journal.now,
+        "before": (on - DAY).isoformat() if journal.entries[0].at < begin else None,
+        "after": (on + DAY).isoformat() if end <= journal.now else None,
         "entries": len(told),
         "first_seq": told[0][0].seq if told else None,
         "last_seq": told[-1][0].seq if told else None,

@@ -5,20 +5,20 @@ The gate is asked again, by the code that is installed here, on the world as it 
 candidate was decided on, or as it stands now when it still is open.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from qmtl.adapters.memory import World, store_of
 from qmtl.adapters.policies import document
 from qmtl.app import promotions
 from qmtl.app.inputs import gate_inputs
+from qmtl.app.points import asked
 from qmtl.app.why import Outcome, why
 from qmtl.core import facts as f
 from qmtl.core.errors import UnknownCandidate
 from qmtl.core.happened import happened, subject_of
-from qmtl.core.names import CandidateId, Reason, StrategyId, Verdict
+from qmtl.core.names import CandidateId, StrategyId, Verdict
 from qmtl.core.policy import ManualApproval
 from qmtl.core.promotion import Blocked, clear_for_live, valid_approvals
 from qmtl.core.times import rfc3339
@@ -29,39 +29,6 @@ from . import evidence
 from .reading import Journal
 
 Data = dict[str, Any]
-
-# Which reasons speak against which of the gate's inputs.  A reason that is in none stands alone.
-AGAINST: Final[Mapping[str, frozenset[Reason]]] = {
-    "live promotion": frozenset({Reason.PROMOTION_DISABLED}),
-    "live allowed": frozenset({Reason.LIVE_NOT_ALLOWED}),
-    "world": frozenset({Reason.WORLD_SUSPENDED, Reason.WORLD_KILLED, Reason.CONFIRMATION_PENDING}),
-    "freeze open": frozenset({Reason.FROZEN}),
-    "phase": frozenset({Reason.NOT_PAPER_STAGE}),
-    "candidate": frozenset({Reason.CANDIDATE_REJECTED}),
-    "still current": frozenset({Reason.CANDIDATE_SUPERSEDED}),
-    "approvals": frozenset(
-        {
-            *(Reason.MANUAL_APPROVAL_REQUIRED, Reason.APPROVALS_INSUFFICIENT),
-            Reason.APPROVAL_EXPIRED,
-        }
-    ),
-    "window": frozenset({Reason.PAPER_WINDOW_INCOMPLETE}),
-    "observations": frozenset({Reason.OBSERVATIONS_INSUFFICIENT}),
-    "held": frozenset({Reason.HELD}),
-    "verdict recorded": frozenset({Reason.PAPER_RUN_MISSING}),
-    "verdict now": frozenset({Reason.VALIDATION_FAILED}),
-    "e-value": frozenset({Reason.EVIDENCE_INSUFFICIENT}),
-    "selected": frozenset({Reason.SELECTION_FAILED}),
-    "live slots": frozenset({Reason.MAX_LIVE_SLOTS_EXCEEDED, Reason.LEASE_OUTSTANDING}),
-    "live weight": frozenset({Reason.MAX_LIVE_WEIGHT_EXCEEDED}),
-    "cooldown left": frozenset({Reason.COOLDOWN_ACTIVE}),
-    "snapshot relied upon": frozenset(
-        {
-            *(Reason.RISK_SNAPSHOT_MISSING, Reason.RISK_SNAPSHOT_EXPIRED),
-            Reason.RISK_SNAPSHOT_STALE,
-        }
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,26 +158,18 @@ def _gate(moment: Moment, candidate: Candidate) -> tuple[list[Data], list[Data]]
     problems = cleared.problems if isinstance(cleared, Blocked) else ()
     gates = () if run is None else run.gates
     passed = {f"gate {gate.metric}": gate.verdict is Verdict.PASS for gate in gates}
-    rows: list[Data] = []
-    for each in gate_inputs(view, sid, candidate, told, run, moment.at):
-        reasons = _against(each.name)
-        against = [detail for reason, detail in problems if reason in reasons]
-        holds = passed.get(each.name, not against if reasons else None)
-        rows.append({"name": each.name, "value": each.value, "holds": holds, "against": against})
-    spoken = frozenset().union(*(_against(row["name"]) for row in rows))
-    rows += [
-        {"name": reason.replace("_", " "), "value": "", "holds": False, "against": [detail]}
-        for reason, detail in problems
-        if reason not in spoken
+    found = gate_inputs(view, sid, candidate, told, run, moment.at)
+    rows: list[Data] = [
+        {
+            "name": each.name,
+            "value": each.value,
+            "holds": passed.get(each.name, each.holds),
+            "against": list(each.against),
+        }
+        for each in asked(found, problems)
     ]
     blocked = [{"reason": str(reason), "detail": sentence(detail)} for reason, detail in problems]
     return rows, blocked
-
-
-def _against(name: str) -> frozenset[Reason]:
-    if name.startswith("correlation with "):
-        return frozenset({Reason.CORRELATION_EXCEEDED})
-    return AGAINST.get(name, frozenset())
 
 
 def _derived(journal: Journal, moment: Moment) -> Data | None:

@@ -1,6 +1,6 @@
 """A world's journal, read through the API: every entry verified, and the worlds they lead to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,8 @@ from qmtl.core.errors import Invalid
 from qmtl.core.facts import Entry
 from qmtl.core.names import WorldId
 from qmtl.core.view import WorldView
+
+Told = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,23 +73,31 @@ def read(client: Client, world: str, page: int = 1_000) -> Journal:
     """
     now = parse(str(client.clock()["now"]))
     key, head = client.journal_key(), client.journal_head(world)
+    return read_back(head, key, client.journal(world, limit=page), now)
+
+
+def read_back(head: Told, key: Told, entries: Iterable[Told], now: datetime) -> Journal:
+    """The journal that these entries are, as the API tells them; `now` is the server's clock.
+
+    Raises Invalid for what cannot be read back at all.
+    """
     kept = _Read()
-    found = verify(export.lines(head, key, _kept(client.journal(world, limit=page), kept)))
+    found = verify(export.lines(head, key, _kept(entries, kept)))
     problem = None if found.problem is None else found.problem.what
-    if problem is not None and len(kept.entries) < int(head["seq"]):
+    if problem is not None and len(kept.entries) < int(str(head["seq"])):
         raise Invalid(f"{problem}: no report is made of a journal that is not whole.")
     return Journal(
-        world_id=WorldId(world),
+        world_id=WorldId(str(head["world_id"])),
         entries=tuple(kept.entries),
         hashes=tuple(kept.hashes),
-        head=head,
-        key=key,
+        head=dict(head),
+        key=dict(key),
         now=now,
         problem=problem,
     )
 
 
-def _kept(told: Iterator[dict[str, Any]], kept: _Read) -> Iterator[dict[str, Any]]:
+def _kept(told: Iterable[Told], kept: _Read) -> Iterator[Told]:
     """The same, read back on the way."""
     for each in told:
         kept.entries.append(entry_of(each))

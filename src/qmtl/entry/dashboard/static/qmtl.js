@@ -31,6 +31,23 @@ document.addEventListener("htmx:responseError", (event) => {
   outOfDate(`${event.detail.xhr.status === 401 ? "Signed out" : "The page cannot be loaded"}: this is of ${shownAt()}`);
 });
 
+// What is told anew keeps the reader's place: what was opened stays open, what had the focus has it.
+const where = (details) => details.closest("section")?.getAttribute("aria-labelledby");
+let place = { open: [], link: null };
+document.addEventListener("htmx:beforeSwap", () => {
+  const at = document.activeElement;
+  place = {
+    open: [...document.querySelectorAll("main details[open]")].map(where),
+    link: at?.closest("main") ? at.getAttribute("href") : null,
+  };
+});
+document.addEventListener("htmx:afterSettle", () => {
+  document.querySelectorAll("main details").forEach((each) => { each.open ||= place.open.includes(where(each)); });
+  if (place.link && document.activeElement === document.body) {
+    [...document.querySelectorAll("main a[href]")].find((a) => a.getAttribute("href") === place.link)?.focus();
+  }
+});
+
 // A form that somebody is filling in is never taken from under their hands.
 document.addEventListener("htmx:oobBeforeSwap", (event) => {
   const form = $("#actions");
@@ -40,12 +57,7 @@ document.addEventListener("htmx:oobBeforeSwap", (event) => {
   }
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  const fresh = event.detail.successful && new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
-  const at = fresh && $("#as-of", fresh);
-  if (at && event.detail.elt.id !== "watch" && event.detail.elt.hasAttribute("data-live")) {
-    $("#as-of").replaceWith(at);
-    outOfDate("");
-  }
+  if (event.detail.successful && event.detail.elt.hasAttribute("data-live")) outOfDate("");
 });
 
 // A candidate's page does not change while somebody decides on it: it says that it would.
@@ -64,10 +76,10 @@ const STAGES = {
   live: { colour: "--live-stage", width: 2.25 },
 };
 
-// Of a logarithmic axis, a line for each power of ten, unless there is no room for several.
+// Of a logarithmic axis, a line for each power of ten; within few of them, for twice and five times, too.
 const decades = (chart, marks) => {
-  const few = chart.scales.y.max / chart.scales.y.min < 12;
-  return marks.map((v) => (few || Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
+  const steps = chart.scales.y.max / chart.scales.y.min < 20 ? [1, 2, 5] : [1];
+  return marks.map((v) => (steps.includes(Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9))) ? v : null));
 };
 const day = (sec) => new Date(sec * 1000).toISOString().slice(0, 10);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;

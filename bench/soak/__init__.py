@@ -1,0 +1,1 @@
+"""A soak: a year of many strategies, while whatever can die does.  `python -m bench.soak`."""
