@@ -102,8 +102,7 @@ def test_a_store_that_is_away_says_so_and_nobody_queues_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     away = bucket(Server(port=free_port()), "away", monkeypatch)
-    assert isinstance(away, Remembered)
-    assert isinstance(away.of, S3Objects)
+    assert isinstance(away, S3Objects)
     kept = Kept("k", sha256(b"").hexdigest(), 0)
     with pytest.raises(ObjectsAway) as first:
         away.put(CHUNK)
@@ -111,7 +110,7 @@ def test_a_store_that_is_away_says_so_and_nobody_queues_behind_it(
     for ask in (lambda: away.get(kept), lambda: away.put(b"x"), lambda: list(away.listed())):
         with pytest.raises(ObjectsAway, match="moment ago"):
             ask()
-    away.of._asked_again_at = 0.0
+    away._asked_again_at = 0.0
     with pytest.raises(ObjectsAway) as later:
         away.delete("k")
     assert "moment ago" not in str(later.value)

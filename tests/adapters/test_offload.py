@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sqlalchemy import event
 from qmtl.adapters.memory import MemoryStore
 from qmtl.adapters.objects import MemoryObjects, ObjectDamaged, ObjectsAway
 from qmtl.adapters.sql import outside, schema
+from qmtl.adapters.sql import store as store_module
 from qmtl.adapters.sql.errors import StoreAway
 from qmtl.adapters.sql.outside import Moved
 from qmtl.adapters.sql.store import SqlStore
@@ -33,6 +35,7 @@ from .test_objects import bucket
 PART = schema.PART_CHUNKS * schema.CHUNK_POINTS
 LONG = 2 * PART + 200
 MINUTE = timedelta(minutes=1)
+WAIT_SEC = 20.0
 
 
 class Fickle(MemoryObjects):
@@ -345,6 +348,63 @@ def test_while_the_store_is_away_the_world_opens_stops_and_goes_on(
     store.offload()
     assert store.audit(WORLD) == []
     store.close()
+
+
+class Hanging(MemoryObjects):
+    """Does not come back from a `get` until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may = Event(), Event()
+        self.may.set()
+
+    def get(self, kept: Kept) -> bytes:
+        self.asked.set()
+        assert self.may.wait(WAIT_SEC)
+        return super().get(kept)
+
+
+def test_nobody_waits_for_a_store_that_hangs_but_who_needs_it(data: Path) -> None:
+    held = Hanging()
+    store = SqlStore(data, objects=held)
+    scene = long(store)
+    store.offload()
+    held.asked.clear()
+    held.may.clear()
+    found: list[object] = []
+    judge = Thread(target=lambda: found.append(scene.evaluate(BETA, Stage.BACKTEST)))
+    judge.start()
+    assert held.asked.wait(WAIT_SEC)
+    scene.kill()
+    assert scene.view.killed
+    assert not found
+    held.may.set()
+    judge.join(WAIT_SEC)
+    assert len(found) == 1
+    store.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4])
+def test_a_job_that_needs_much_gets_it_and_is_done_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    scene = long(store)
+    store.offload()
+    monkeypatch.setattr(store_module, "FETCHES_MAX", turns)
+    before, tries = scene.view.seq, []
+
+    def job() -> int:
+        tries.append(1)
+        scene.kill()
+        points = [
+            len(store.series(WORLD, sid, stage).t)
+            for sid, stage in ((BETA, Stage.BACKTEST), (ALPHA, Stage.SHADOW))
+        ]
+        return sum(points)
+
+    assert store.write(job) == 2 * LONG
+    assert len(tries) == min(turns, 2) + 1
+    assert scene.view.seq == before + 1
 
 
 def test_no_body_leaves_before_a_checkpoint_stands_for_it(

@@ -8,10 +8,11 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import Phase as Looking
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.adapters.memory import MemoryStore, World, after, store_of
+from qmtl.adapters.memory import MemoryStore, State, World, after, replay, store_of
 from qmtl.adapters.objects import MemoryObjects
 from qmtl.adapters.sql import reduction
 from qmtl.adapters.sql.errors import StoreDamaged
@@ -197,7 +198,7 @@ def test_the_same_snapshot_again_is_no_conflict(store: Store) -> None:
         scene.wait(DAY)
         now = scene.now
         posts.append(
-            lambda now=now: scene.bar(  # type: ignore[misc]  # Of this day.
+            lambda now=now: scene.bar(  # type: ignore[misc]  # A default in a lambda.
                 Stage.PAPER, {ALPHA: 0.01}, at=now, covariance={"alpha,alpha": 0.1}
             )
         )
@@ -401,12 +402,14 @@ def act(scene: Scene, name: str, draw: Random) -> None:
             scene.submit(GAMMA, good(30))
 
 
-@settings(max_examples=25, deadline=None)
+# Not shrunk: a failure is told by its seed, and each look at it takes a while.
+@settings(max_examples=25, deadline=None, phases=[Looking.explicit, Looking.generate])
 @given(acts=ACTS, seed=st.integers(0, 2**16), ages=st.lists(st.integers(8, 20), max_size=3))
 def test_after_any_retention_every_run_and_every_decision_derives_again(
     acts: list[str], seed: int, ages: list[int]
 ) -> None:
-    draw, scene = Random(seed), opened(MemoryStore(), DETAILED)
+    store = MemoryStore()
+    draw, scene = Random(seed), opened(store, DETAILED)
     for sid in (ALPHA, BETA):
         scene.submit(sid, good(30))
     for day in range(12):  # So that there is a full window to judge.
@@ -421,9 +424,22 @@ def test_after_any_retention_every_run_and_every_decision_derives_again(
             continue  # Not in this world.
     derived = answers(scene.store)
     runs = evidence_again(scene.store)
+    world = replay(WORLD, store.journal(WORLD, 0, 10_000))
+    twin = Scene(MemoryStore(State(worlds=store._state.worlds.set(WORLD, world))))
     for age in ages:
         scene.wait(timedelta(days=draw.choice((0, 5))))
         retain(scene, timedelta(days=age))
         assert evidence_again(scene.store) == runs
         assert answers(scene.store) == derived
         assert verify(exported(told_of(scene.store, WORLD), WORLD)).problem is None
+    twin.now = scene.now
+    for sid in (ALPHA, BETA):  # And what comes next is what would have come.
+        for stage in (Stage.PAPER, Stage.LIVE, Stage.SHADOW):
+            assert judged(scene, sid, stage) == judged(twin, sid, stage)
+
+
+def judged(scene: Scene, sid: StrategyId, stage: Stage) -> object:
+    try:
+        return scene.evaluate(sid, stage).run
+    except Refusal as refused:
+        return str(refused)

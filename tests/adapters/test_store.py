@@ -216,6 +216,7 @@ def test_a_job_sees_what_it_has_committed_and_nobody_else_does_yet(store: Store)
         seen.append(len(store.series(WORLD, A, Stage.PAPER).t))
 
     def job() -> None:
+        seen.clear()  # It may be done again.
         commit(store, bar("v", 0, a=0.1), recorded(evaluation(A)))
         look()
         assert store.snapshot(WORLD, "v") is not None

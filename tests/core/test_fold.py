@@ -155,6 +155,7 @@ def test_nearly_every_kind_of_fact_was_told() -> None:
         "approval_withdrawn",
         "confirmation_requested",
         "confirmation_given",
+        "retention_applied",
     }
     assert known - told == system | elsewhere
 

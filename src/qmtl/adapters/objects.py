@@ -67,7 +67,7 @@ def at(url: str) -> Objects:
         },
         retry_config={"max_retries": 1},
     )
-    return Remembered(S3Objects(store))
+    return S3Objects(store)
 
 
 def named(digest: str) -> str:
@@ -140,11 +140,18 @@ class Remembered:
     def put(self, chunk: bytes) -> Kept:
         return self.of.put(chunk)  # Not remembered: who reads it back wants to see it there.
 
-    def get(self, kept: Kept) -> bytes:
+    def at_hand(self, kept: Kept) -> bytes | None:
+        """Without asking the other store."""
         with self._lock:
-            if kept.key in self._held:
-                self._held.move_to_end(kept.key)
-                return checked(kept, self._held[kept.key])
+            if kept.key not in self._held:
+                return None
+            self._held.move_to_end(kept.key)
+            return checked(kept, self._held[kept.key])
+
+    def get(self, kept: Kept) -> bytes:
+        chunk = self.at_hand(kept)
+        if chunk is not None:
+            return chunk
         chunk = self.of.get(kept)
         with self._lock:
             if kept.key not in self._held:

@@ -126,7 +126,8 @@ class Store(Protocol):
 
         When it returns, what it committed is durable; when it raises, nothing of it is.  Jobs of
         several callers may share one disk write.  Inside, `load` sees what the job committed.
-        Calls nest: an inner `write` is part of the outer one.
+        Calls nest: an inner `write` is part of the outer one.  A job may be undone and done again,
+        when what it needs is held by another process or is not at hand.
         """
         ...
 

@@ -17,7 +17,6 @@ from .ports import Store
 from .step import EVIDENCE, By, step, world
 
 AGE_MIN: Final = timedelta(days=7)  # Whoever looks for what went wrong last week finds it whole.
-ORPHANS_AGE: Final = timedelta(days=30)  # An older backup of the database may name them.
 ORPHANS_AGE_MIN: Final = timedelta(days=1)  # Between an object and its commit there are seconds.
 PAGE: Final = 100
 REDUCED_MAX: Final = 10  # By one commit: each is read, and written anew.
@@ -65,17 +64,17 @@ def apply(
     world_id: WorldId,
     by: By,
     age: timedelta,
-    orphans_age: timedelta = ORPHANS_AGE,
+    orphans_age: timedelta | None = None,
 ) -> tuple[Survey, int]:
     """Do it, a few snapshots a commit: what is done stays done.  Twice is once.
 
-    Then be without the objects of every world that nothing names, if they are older than
-    `orphans_age`: how many there were.
+    With `orphans_age`, then be without the objects that no world here names, older than that: how
+    many there were.
 
     A hold that comes meanwhile is on a newer snapshot: a decision looks at the newest one of a
     strategy, and what may go is no strategy's newest.
     """
-    if orphans_age < ORPHANS_AGE_MIN:
+    if orphans_age is not None and orphans_age < ORPHANS_AGE_MIN:
         raise Invalid(f"orphans_older_than: at least {counted(ORPHANS_AGE_MIN.days, 'day')}.")
     found = survey(store, world_id, by.now, age)
     seqs = [each.seq for each in found.removable]
@@ -90,4 +89,4 @@ def apply(
             return None, (RetentionApplied(stored_before=found.stored_before, reduced=facts),)
 
         step(store, world_id, by, decide, reads=EVIDENCE)
-    return found, store.collect(orphans_age)
+    return found, 0 if orphans_age is None else store.collect(orphans_age)

@@ -89,7 +89,7 @@ def survey(entries: Iterable[Entry], before: datetime) -> tuple[Old, ...]:
             parts = parts_of(fact)
             if parts and entry.at < before:
                 told = {"version": fact.version, "stage": fact.stage, "parts": parts}
-                old[entry.seq] = Old(seq=entry.seq, stored_at=entry.at, **told)  # type: ignore[arg-type]  # By name.
+                old[entry.seq] = Old(seq=entry.seq, stored_at=entry.at, **told)  # type: ignore[arg-type]  # Fields by name.
         for seq, reason in _looked_at(seen, entry):
             if seq in old:
                 why.setdefault(seq, {})[reason] = None

@@ -163,8 +163,8 @@ def survey(call: CallIn, world_id: WorldIn, older_than: Age) -> Response:
 def retain(call: CallIn, world_id: WorldIn) -> Response:
     """Remove it, and the objects that nothing names.  Returns stay, and whatever is held."""
     asked, by = call.read(bodies_hub.Retention), call.by(world_id)
-    orphans_age = asked.orphans_older_than or retention.ORPHANS_AGE
-    found, orphans = retention.apply(call.store, world_id, by, asked.older_than, orphans_age)
+    ages = asked.older_than, asked.orphans_older_than
+    found, orphans = retention.apply(call.store, world_id, by, *ages)
     return call.answer({**answers.survey(world_id, found), "orphans": orphans})
 
 

@@ -21,10 +21,10 @@ from qmtl.core import invariants
 from qmtl.core.names import WorldId
 
 from . import audit, folder, journal, reads
+from .cold import cold
 from .errors import BodyDropped, StoreAway, UnknownSchema
 from .outside import told
 from .schema import HEAD
-from .store import cold
 
 LOG = f"{folder.DATABASE}-wal"
 FAULTS_MAX = 10  # More than anybody reads.

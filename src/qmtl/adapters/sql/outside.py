@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from qmtl.adapters.objects import Remembered
 from qmtl.app.ports import Kept, Objects
 from qmtl.core.names import WorldId
 
@@ -58,6 +59,12 @@ U = TypeVar("U")
 Reading = Callable[[], AbstractContextManager[Connection]]
 
 
+class Got(Protocol):
+    """Where what is outside is got from."""
+
+    def get(self, kept: Kept) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What left the database."""
@@ -70,13 +77,39 @@ class Moved:
         return Moved(self.bodies + more.bodies, self.parts + more.parts, self.size + more.size)
 
 
-def beside(database: Database, held: Objects | None) -> Database:
-    """The database, whose connections find what is outside."""
-    writer, reader = told(database.writer, held), told(database.reader, held)
-    return replace(database, writer=writer, reader=reader)
+class Elsewhere(Exception):
+    """A job needs what is outside and not at hand: to be fetched by who asked, and not by the
+    writer, behind which everybody waits."""
+
+    def __init__(self, wanted: Sequence[Kept]) -> None:
+        super().__init__(f"{len(wanted)} objects")
+        self.wanted = wanted
 
 
-def told(engine: Engine, held: Objects | None) -> Engine:
+@dataclass
+class Hasty:
+    """What the writer has at hand.  `patient`: it fetches the rest itself."""
+
+    of: Remembered
+    patient: bool = False
+
+    def get(self, kept: Kept) -> bytes:
+        chunk = self.of.at_hand(kept)
+        if chunk is None and not self.patient:
+            raise Elsewhere([kept])
+        return self.of.get(kept) if chunk is None else chunk
+
+
+def beside(database: Database, held: Remembered | None) -> tuple[Database, Hasty | None]:
+    """The database, whose connections find what is outside; the writer's do not wait for it."""
+    if held is None:
+        return database, None
+    hasty = Hasty(held)
+    writer, reader = told(database.writer, hasty), told(database.reader, held)
+    return replace(database, writer=writer, reader=reader), hasty
+
+
+def told(engine: Engine, held: Got | None) -> Engine:
     """The engine, whose connections find what is outside."""
     return engine if held is None else engine.execution_options(**{OPTION: held})
 
@@ -93,9 +126,9 @@ def unnamed(connection: Connection, keys: Iterable[str]) -> list[str]:
     return [key for key in keys if key not in named]
 
 
-def objects_of(connection: Connection) -> Objects:
+def objects_of(connection: Connection) -> Got:
     """Where its database keeps what is outside.  Raises StoreAway when nobody said."""
-    found: Objects | None = connection.get_execution_options().get(OPTION)
+    found: Got | None = connection.get_execution_options().get(OPTION)
     if found is None:
         raise StoreAway("A part of it is in an object store: QMTL_OBJECTS_URL says which.")
     return found
@@ -120,7 +153,10 @@ def fetched(
                 raise
             return lost
 
-    return _together(got, wanted)
+    try:
+        return _together(got, wanted)
+    except Elsewhere:
+        raise Elsewhere(wanted) from None  # All of it at once.
 
 
 def _together(one: Callable[[T], U], all_: Sequence[T]) -> list[U]:

@@ -140,7 +140,6 @@ reduced = _table(  # Entries of snapshots of which retention left a part: anothe
     *_of_world(),
     integer("seq"),
     text("digest"),
-    ForeignKeyConstraint(["world_id", "seq"], ["journal.world_id", "journal.seq"]),
     check(f"length(digest) = {HASH_CHARS}"),
 )
 

@@ -20,10 +20,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from qmtl.adapters.chain import GENESIS
 from qmtl.adapters.clock import SystemClock
 from qmtl.adapters.codec import stored
 from qmtl.adapters.memory import snapshot_of
+from qmtl.adapters.objects import Remembered
 from qmtl.app.ports import (
     ChainedEntry,
     Commit,
@@ -34,16 +34,17 @@ from qmtl.app.ports import (
     StoredSnapshot,
 )
 from qmtl.core.facts import Entry, Reduced, RetentionApplied
-from qmtl.core.fold import advance, entries, fold
+from qmtl.core.fold import advance, entries
 from qmtl.core.names import ActorId, RunId, Stage, StrategyId, WorldId
 from qmtl.core.series import Series
 from qmtl.core.times import micros
 from qmtl.core.view import WorldView
 
 from . import answers, audit, checkpoint, folder, journal, loops, outside, project, reads, reduction
+from .cold import vouched
 from .database import Begun, Database
-from .errors import BodyDropped, StoreAway, StoreDamaged, told
-from .outside import Moved
+from .errors import StoreAway, StoreDamaged, told
+from .outside import Elsewhere, Hasty, Moved
 from .transaction import Hot, Transaction
 from .writer import Alone, Writer
 
@@ -53,6 +54,7 @@ KEEP_INSTANT = (
     "ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE excluded.at > clock.at"
 )
 HOLD = "SELECT seq FROM worlds WHERE world_id = :world_id FOR UPDATE"
+FETCHES_MAX = 4  # Turns of a job that needs what is outside, before the writer waits for it.
 FIRST = "SELECT pg_advisory_xact_lock(:worlds, hashtext(:world_id))"
 FIRST_AT_ONCE = "SELECT pg_try_advisory_xact_lock(:worlds, hashtext(:world_id))"
 WORLDS = 0x716D776F  # Names the locks of worlds that have no row yet.
@@ -78,7 +80,8 @@ class SqlStore:
         """
         self._objects = objects
         with told(), ExitStack() as opened:
-            self._database = outside.beside(_database(where, connect), objects)
+            remembered = None if objects is None else Remembered(objects)
+            self._database, self._hasty = outside.beside(_database(where, connect), remembered)
             opened.callback(self._database.close)
             connection = opened.enter_context(self._database.writer.connect())
             outside.must_be_known(connection)
@@ -100,8 +103,25 @@ class SqlStore:
     # ---- Writing -----------------------------------------------------------------------------
 
     def write(self, job: Callable[[], T]) -> T:
+        """A job that needs what is not at hand is undone, and done again once it is."""
         with told():
-            return self._writer.write(job)
+            if self._hasty is None or self._writer.here:
+                return self._writer.write(job)
+            for _ in range(FETCHES_MAX):
+                try:
+                    return self._writer.write(job)
+                except Elsewhere as missing:
+                    for kept in missing.wanted:
+                        self._hasty.of.get(kept)
+            return self._writer.write(partial(self._patiently, self._hasty, job))
+
+    def _patiently(self, hasty: Hasty, job: Callable[[], T]) -> T:
+        """A job of very much: it does not fit in what is remembered, or takes too many turns."""
+        hasty.patient = True
+        try:
+            return job()
+        finally:
+            hasty.patient = False
 
     def hold(self, world_id: WorldId) -> None:
         assert self._writer.here, "hold is for jobs of write"
@@ -276,7 +296,7 @@ class SqlStore:
             found = self._hot.get(world_id)
             if found is None:
                 with self._reading_at_once(world_id) as connection:
-                    found = _vouched(connection, world_id)
+                    found = vouched(connection, world_id)
                 if found.view.seq:
                     self._publish({world_id: found})
             return found
@@ -288,7 +308,7 @@ class SqlStore:
                 return known
         with self._warming, self._reading_at_once(known.view.world_id) as connection:
             known = self._hot.get(known.view.world_id, known)
-            found = _vouched(connection, known.view.world_id, known)
+            found = vouched(connection, known.view.world_id, known)
         self._publish({found.view.world_id: found})
         return found
 
@@ -474,21 +494,3 @@ def _held(connection: Connection, world_id: WorldId, waits: bool) -> bool:
     # Another may have been the first, just now.
     held = connection.exec_driver_sql(hold, key).first() is not None
     return held or not journal.head(connection, world_id).seq
-
-
-def _vouched(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
-    """As `cold`; retention drops nothing that a world is folded from.  Raises StoreDamaged."""
-    try:
-        return cold(connection, world_id, known)
-    except BodyDropped as error:
-        raise StoreDamaged(f"The journal of {world_id} is not all there: {error}") from error
-
-
-def cold(connection: Connection, world_id: WorldId, known: Hot | None = None) -> Hot:
-    """A world from disk: what is `known` of it, or its newest checkpoint, and the fold of what
-    follows."""
-    start = known or checkpoint.read(connection, world_id)
-    known = start or Hot(WorldView(world_id=world_id), GENESIS, 0)
-    # INVARIANT: nothing is decided on a view that the chain does not vouch for.
-    view = fold(known.view, journal.proven(connection, world_id, known.view.seq, known.head_hash))
-    return Hot(view, journal.head(connection, world_id).hash, known.checkpoint_seq)

@@ -96,7 +96,7 @@ def retain(
     ] = False,
     orphans_older_than: Annotated[
         str | None,
-        typer.Option(help="Of objects that nothing names; as long as backups are kept (30d)."),
+        typer.Option(help="Remove objects, too, that no world of the server names, such as 90d."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +104,8 @@ def retain(
 
     Returns and weights stay, and all of a snapshot that a run, a candidate, an approval or a live
     strategy rests on; it says which, and why. What is removed is on record in the journal, and
-    gone for good: begin with --dry-run. In an object store, what nothing names is removed as well.
+    gone for good: begin with --dry-run. What an object store keeps for nobody is removed only when
+    it is asked for: no sooner than backups of the database are, and never from a copy of it.
     """
     with connect(ctx, timeout=READ_SEC) as client:
         if dry_run:

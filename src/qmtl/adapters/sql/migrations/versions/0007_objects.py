@@ -33,7 +33,6 @@ REDUCED = """CREATE TABLE reduced (
 \tdigest {text} NOT NULL,
 \tPRIMARY KEY (world_id, seq),
 \tFOREIGN KEY(world_id) REFERENCES worlds (world_id),
-\tFOREIGN KEY(world_id, seq) REFERENCES journal (world_id, seq),
 \tCHECK (length(digest) = 64)
 )"""
 INDICES = (
