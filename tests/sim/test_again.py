@@ -20,7 +20,7 @@ from qmtl.core.names import Reason, Stage, StrategyId
 from qmtl.core.policy import Bound, Policy, Window
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
-from qmtl.sim import again, cast, trial
+from qmtl.sim import again, cast, inputs, trial
 from qmtl.sim.again import Null
 from qmtl.sim.returns import placebo
 from qmtl.sim.scene import DAY, WORLD, Scene
@@ -225,7 +225,7 @@ def test_a_world_without_a_policy_has_nothing_to_compare() -> None:
 
 
 def lacking(policy: Policy, journal: Sequence[f.Entry]) -> dict[str, tuple[int, int]]:
-    return {each.path: (each.recorded, each.of) for each in again.missing(policy, journal)}
+    return {each.path: (each.recorded, each.of) for each in inputs.missing(policy, journal)}
 
 
 STANDARD = policies.parse(policies.shipped("standard"))
