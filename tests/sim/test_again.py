@@ -22,9 +22,8 @@ from qmtl.core.names import Reason, Stage, StrategyId
 from qmtl.core.policy import Bound, Policy, Window
 from qmtl.entry.cli import app
 from qmtl.entry.cli.context import Setting
-from qmtl.sim import again, cast, trial
+from qmtl.sim import again, cast, inputs, trial
 from qmtl.sim.again import Null
-from qmtl.sim.lacking import missing
 from qmtl.sim.returns import placebo
 from qmtl.sim.scene import DAY, WORLD, Scene
 from tests.exports import KEY, exported, head_of, told_of
@@ -228,7 +227,7 @@ def test_a_world_without_a_policy_has_nothing_to_compare() -> None:
 
 
 def lacking(policy: Policy, journal: Sequence[f.Entry]) -> dict[str, tuple[int, int]]:
-    return {each.path: (each.recorded, each.of) for each in missing(policy, journal)}
+    return {each.path: (each.recorded, each.of) for each in inputs.missing(policy, journal)}
 
 
 STANDARD = policies.parse(policies.shipped("standard"))

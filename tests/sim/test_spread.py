@@ -34,15 +34,16 @@ def test_one_world_tells_nothing_of_others() -> None:
 
 
 def test_a_median_is_of_those_that_have_a_value() -> None:
-    values = [10.0, None, 20.0, 30.0, None, 40.0]
-    found = spread.of_median(values, [0, 0, 1, 2, 3, 4])
+    values = [10.0, None, 20.0, 30.0, None, 40.0, 25.0]
+    found = spread.of_median(values, [0, 0, 1, 2, 3, 4, 5])
     assert found is not None
     low, high = found
     assert 10.0 <= low < 20.0 < 30.0 < high <= 40.0
+    assert spread.of_median(values[:6], [0, 0, 1, 2, 3, 4]) is None, "of four worlds"
 
 
 def test_where_all_are_alike_nothing_is_told() -> None:
-    assert spread.of_median([5.0, None, 5.0], [0, 1, 2]) is None
+    assert spread.of_median([5.0] * 8, list(range(8))) is None
     assert spread.of_mean([0.0, 0.0, 0.0], [0, 1, 2]) is None
 
 

@@ -5,7 +5,8 @@ they are what is drawn again (a bootstrap of clusters, Davison & Hinkley 1997, 3
 is told by (Wilson 1927, of as many as are left of its strategies by the design effect, Kish 1965).
 
 Each maker is given one value a strategy and the world that it was in, and answers the ends of an
-interval of 95 %, or None where worlds do not tell: there are fewer than two, or all is alike.
+interval of 95 %, or None where worlds do not tell: there are fewer than two (of a median:
+five), or all is alike.
 With few worlds the drawn ones are narrow: of eight, 9 in 10 hold the truth.
 """
 
@@ -23,6 +24,7 @@ Interval = tuple[float, float]
 RESAMPLES: Final = 2_000
 SEED: Final = 19_870_601
 Z_95: Final = NormalDist().inv_cdf(0.975)
+OF_A_MEDIAN: Final = 5  # Worlds: of fewer, even the extremes hold the median less than 94 in 100.
 ENDS: Final = (2.5, 97.5)  # Percentiles.
 
 
@@ -70,7 +72,7 @@ def of_median(values: Sequence[float | None], worlds: Sequence[int]) -> Interval
     has = np.array([value is not None for value in values])
     found = np.array([value for value in values if value is not None])
     with_any = len(np.unique(number[has]))
-    if with_any < 2 or len(set(found.tolist())) < 2:
+    if with_any < OF_A_MEDIAN or len(set(found.tolist())) < 2:
         return None
     order = np.argsort(found, kind="stable")
     times = _drawn(int(number.max()) + 1)[:, number[has][order]]

@@ -67,6 +67,27 @@ def test_a_table_of_ten_thousand_paths_says_the_same() -> None:
     np.testing.assert_allclose((found <= 504).mean(axis=-1), shares, atol=OFF)
 
 
+@pytest.mark.parametrize("horizon", [0, 40])
+def test_each_path_is_there_when_its_e_value_is(horizon: int) -> None:
+    sharpe, at = 2 * A_BLOCK, power._looks(40, BLOCKS_MIN)
+    ((_, total, squares),) = power._walks(at)
+    n = np.broadcast_to(at[:, None].astype(float), total.shape)
+    held = Blocks(n, sharpe + total / n, squares - total**2 / n, 0 * n, 0 * n)
+    shown = np.array(
+        [
+            group_sequential(row, horizon) if horizon else t_mixture(row, DESIGN)
+            for row in (
+                Blocks(*(each[k] for each in (held.count, held.mean, held.m2, 0 * n, 0 * n)))
+                for k in range(len(at))
+            )
+        ]
+    )
+    for c, found in zip(ASKED, blocks_until(ASKED, (sharpe,), DESIGN, 40, horizon)[0], strict=True):
+        there = shown >= c
+        first = np.where(there.any(axis=0), at[there.argmax(axis=0)], math.inf)
+        np.testing.assert_array_equal(found, first)
+
+
 def test_medians_are_those_of_paths_that_are_walked_block_by_block() -> None:
     """EVIDENCE: for E >= 20 the median is 5.7 years at Sharpe 1, 1.7 at 2, .9 at 3."""
     sharpes = tuple(annual * A_BLOCK for annual in (1.0, 2.0, 3.0))

@@ -25,7 +25,7 @@ CELL: Final = 60  # Characters of a line in a cell.
 AT_SHARPE: Final = "pass in time, half after: at a true Sharpe ratio a year of 1, 2, 3."
 MADE_UP: Final = ("worlds", "strategies", "days")  # What a world's own history has by itself.
 MEANING: Final = (
-    "In brackets: 95 %, as worlds differ; with fewer than 20 of them too narrow, 9 in 10. At the "
+    "In brackets: 95 %, where worlds can tell; of fewer than 20 worlds rather 90 %. At the "
     "top: ever held its whole allocation. Mean share: of an allocation, on average over all days. "
     "Days to live: working days until it first was, the median of those that were. Taken down: "
     "once it was live; after days: since it was live, the median; of who decays since day 200, "

@@ -71,7 +71,7 @@ def retrial(
 def _blocked(policy: "Policy", journal: "Sequence[Entry]") -> tuple[list[str], list[str]]:
     """Why nobody can go live here whatever the returns are; and what stops some."""
     from qmtl.core.implications import impossible
-    from qmtl.sim.lacking import missing
+    from qmtl.sim.inputs import missing
 
     blocked = [f"{row.path}: {row.says}" for row in impossible(policy)]
     partly = []

@@ -1,4 +1,8 @@
-"""What a policy asks for that a world's history does not have: no return makes up for it."""
+"""What a policy asks for beside returns, and whether a world's history has it.
+
+No return makes up for what was never recorded: where that is so of everybody, "nobody went live"
+says nothing of anybody.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +33,7 @@ class Missing:
 def missing(policy: Policy, journal: Sequence[f.Entry]) -> list[Missing]:
     """What the policy asks of a strategy before it goes live, and was not recorded of each.
 
-    Of who has returns in the stage; nothing where nobody has any.
+    No return makes up for it.  Of who has returns in the stage; nothing where nobody has any.
     """
     told: dict[tuple[Stage, str], set[StrategyId]] = {}
     for entry in journal:
