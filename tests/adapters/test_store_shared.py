@@ -439,19 +439,32 @@ def test_many_start_at_once_on_an_empty_database(postgres: Server) -> None:
         store.close()
 
 
+@pytest.mark.parametrize("begun", [True, False])
 def test_a_connection_that_breaks_within_a_job_of_a_job_is_told_as_what_it_is(
-    one: SqlStore, caplog: pytest.LogCaptureFixture
+    one: SqlStore, caplog: pytest.LogCaptureFixture, begun: bool
 ) -> None:
-    """As when the database stops while the answer to an Idempotency-Key is kept."""
+    """As when the database stops while the answer to an Idempotency-Key is kept.  `begun`: the
+    inner job has its savepoint already."""
 
     def cut() -> None:
-        write(one, f.Killed(reason="x"))
         pid = one._transaction.connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
         with one._database.reader.connect() as killer:
             killer.exec_driver_sql("SELECT pg_terminate_backend(:pid)", {"pid": pid})
         time.sleep(0.05)
-        one.remember(ANN.actor, "key", "request", 200, b"{}", START)
+
+    def inner() -> None:
+        one._transaction.writing()
+        cut()
+        one._transaction.connection.exec_driver_sql("SELECT 1")
+
+    def outer() -> None:
+        write(one, f.Killed(reason="x"))
+        if begun:
+            one.write(inner)
+        else:
+            cut()
+            one.remember(ANN.actor, "key", "request", 200, b"{}", START)
 
     with pytest.raises(StoreAway, match="is stopping"):
-        one.write(cut)
+        one.write(outer)
     assert [record.message for record in caplog.records if record.exc_info] == []

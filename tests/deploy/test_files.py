@@ -249,7 +249,7 @@ def test_the_image_is_of_pinned_packages_and_nobodys() -> None:
 def test_what_the_image_takes_of_the_pins_is_there() -> None:
     """The same choice as the line of awk in it."""
     pins = (DEPLOY.parent / "requirements" / "dev.txt").read_text()
-    for name in ("psycopg", "psycopg-binary", "nats-py", "setuptools"):
+    for name in ("psycopg", "psycopg-binary", "nats-py", "obstore", "setuptools"):
         assert re.search(rf"^{name}==", pins, re.MULTILINE), name
         assert name in CONTAINERFILE
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from qmtl.core.errors import Refusal, WorldBusy
 
 from .errors import LOG, StoreAway, is_deadlock, refusal
+from .transaction import TransactionLost
 
 BATCH_MAX = 256  # Jobs a disk write,
 BATCH_SEC = 0.05  # and how long more are taken: a kill never waits long for the work of others.
@@ -192,7 +193,8 @@ def _fail(waiter: Waiter, cause: BaseException | None) -> None:
 
 def _refusal(cause: BaseException | None) -> Refusal | None:
     """Of what ended a batch, or of what made the engine give up the transaction before."""
-    before = cause.__context__ if cause else None
-    if isinstance(before, StoreAway):  # A job within a job was told already.
-        return type(before)(*before.args)
-    return refusal(cause) or refusal(before)
+    if isinstance(cause, StoreAway):  # A job within a job was told already.
+        return type(cause)(*cause.args)
+    if isinstance(cause, TransactionLost):
+        return _refusal(cause.__context__)
+    return refusal(cause)
