@@ -208,7 +208,7 @@ def _checked(check: Precheck) -> Iterator[str]:
 def _advice(check: Precheck) -> Iterator[str]:
     for finding in check.findings:
         yield f"{finding.message}."
-        yield f"-> {finding.remedy}."
+        yield f"-> {finding.remedy}{'' if finding.remedy.endswith('?') else '.'}"
     if not check.findings:
         yield "none"
 
