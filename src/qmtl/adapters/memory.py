@@ -178,7 +178,7 @@ class MemoryStore:
     def journal(self, world_id: WorldId, after: int, limit: int) -> list[Entry]:
         world = self._world(world_id)
         upto = min(after + limit, world.view.seq)
-        return [world.entry(seq) for seq in range(after + 1, upto + 1)]
+        return [world.left.get(each.seq, each) for each in world.journal[after:upto]]
 
     def chained(self, world_id: WorldId, after: int, limit: int) -> list[ChainedEntry]:
         found: list[ChainedEntry] = []

@@ -8,7 +8,9 @@ from qmtl.adapters.client import BadEvent, Event
 from qmtl.core.names import Stream, WorldState
 
 # What bears on no decision, by the event's type: not even looked into.
-EVIDENCE: Final = frozenset({"risk_snapshot_updated", "series_restated", "evaluations_recorded"})
+EVIDENCE: Final = frozenset(
+    {"risk_snapshot_updated", "series_restated", "evaluations_recorded", "retention_applied"}
+)
 CHANGES_NOTHING: Final = EVIDENCE | {
     *("world_created", "token_created", "token_revoked", "policy_added", "strategy_bound"),
     *("confirmation_requested", "confirmation_given", "candidate_proposed", "candidate_rejected"),
