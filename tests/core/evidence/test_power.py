@@ -216,3 +216,11 @@ def test_a_drawdown_is_from_the_highest_point_so_far() -> None:
             assert (mine <= most).mean() == pytest.approx((worst <= most).mean(), abs=2 * OFF)
     first = power.drawdowns((-100.0,), 0.01, 1)  # From where it starts.
     assert first.min() > 0.5
+
+
+def test_no_two_paths_move_alike_between_two_looks() -> None:
+    """Three draws at once: what is left of their squares beside their sum is each path's own."""
+    ((_, total, squares),) = power._walks(np.array([3]))
+    inside = squares[0] - total[0] ** 2 / 3
+    assert len(np.unique(inside)) == power.PATHS
+    assert inside.mean() == pytest.approx(2.0, abs=4 * 2 / math.sqrt(power.PATHS))

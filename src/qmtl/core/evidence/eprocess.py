@@ -109,7 +109,8 @@ def t_needed(threshold: float, n: Float, design: float) -> Float:
     inf where no t is enough.  By bisection of t/sqrt(t^2 + v), in [0, 1): `mixture` rises with t,
     and is below 1 for t <= 0.
     """
-    v, most = n - 1, np.full(len(n), SHARE_MAX)
+    most = np.full(len(n), SHARE_MAX)
+    v = n - 1  # pragma: no mutate
 
     def t_of(share: Float) -> Float:
         # Any scale of t would do.
@@ -117,7 +118,8 @@ def t_needed(threshold: float, n: Float, design: float) -> Float:
         return found
 
     def enough(share: Float) -> Bool:
-        found: Bool = mixture(t_of(share), n, design) >= threshold
+        # It is halved until there is nothing between: no number is just the threshold.
+        found: Bool = mixture(t_of(share), n, design) >= threshold  # pragma: no mutate
         return found
 
     return np.where(enough(most), t_of(least(enough, np.zeros(len(n)), most)), np.inf)

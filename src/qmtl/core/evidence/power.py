@@ -36,7 +36,7 @@ DEVIATION_ANNUAL: Final = 0.10  # For `bounded`, whose speed depends on it: a us
 
 def median(times: Float) -> Float:
     """The time by which half of the paths, the last axis, are there; inf for fewer than half."""
-    found: Float = np.sort(times, axis=-1)[..., times.shape[-1] // 2 - 1]
+    found: Float = np.sort(times)[..., times.shape[-1] // 2 - 1]
     return found
 
 
@@ -137,7 +137,8 @@ def _luck_needed(threshold: float, n: Float, mean: Float, slope: Float) -> Float
     held = n[:, None] * mean
 
     def enough(luck: Float) -> Bool:
-        found: Bool = bounded(held + luck[:, None] * slope) >= threshold
+        # As with a t that is needed: no number is just the threshold.
+        found: Bool = bounded(held + luck[:, None] * slope) >= threshold  # pragma: no mutate
         return found
 
     # Below the first no bet is at the threshold; at the second one of them is enough alone.
@@ -158,7 +159,7 @@ def _looks(most: int, first: int) -> Int64:
     found = [*range(first, min(most, LOOKS) + 1)]
     while found and found[-1] < most:
         found.append(min(most, found[-1] + max(1, found[-1] // LOOKS)))
-    return np.array(found, np.int64)
+    return np.array(found)
 
 
 def _walks(at: Int64) -> Iterator[tuple[slice, Float, Float]]:
@@ -168,7 +169,7 @@ def _walks(at: Int64) -> Iterator[tuple[slice, Float, Float]]:
     """
     rng = np.random.default_rng(SEED)
     total = squares = np.zeros(PATHS)
-    sizes = np.diff(at, prepend=0)[:, None].astype(float)
+    sizes = np.diff(at, prepend=0)[:, None]
     for start in range(0, len(at), LOOKS_AT_ONCE):
         part = slice(start, start + LOOKS_AT_ONCE)
         size = sizes[part]
@@ -176,7 +177,7 @@ def _walks(at: Int64) -> Iterator[tuple[slice, Float, Float]]:
         apart = np.concatenate((drawn, -drawn), axis=1)  # As much good luck as bad.
         # What lies between two looks has this sum, and moves around its mean by this much.
         inside = 2 * rng.standard_gamma((size - 1) / 2, (len(size), PATHS))
-        totals = total + np.cumsum(np.sqrt(size) * apart, axis=0)
-        more = squares + np.cumsum(apart**2 + inside, axis=0)
+        totals = np.cumsum(np.sqrt(size) * apart, axis=0) + total
+        more = np.cumsum(apart**2 + inside, axis=0) + squares
         total, squares = totals[-1], more[-1]
         yield part, totals, more
