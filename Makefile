@@ -65,7 +65,7 @@ power: $(VENV) ## Cut the power, or fail the disk, at every I/O operation of eve
 mutants: $(VENV) ## Break the gate, the decision, the activation and the statistics on purpose; no mutant may survive
 	rm -rf mutants
 	$(BIN)/mutmut run
-	@survived="$$($(BIN)/mutmut results)"; echo "$$survived"; test -z "$$survived"
+	@survived="$$($(BIN)/mutmut results | grep -v ': timeout$$')"; echo "$$survived"; test -z "$$survived"
 
 bench: $(VENV) ## Measure
 	$(BIN)/python -m bench

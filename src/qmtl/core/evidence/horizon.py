@@ -150,6 +150,6 @@ def t_needed(threshold: float, n: Float, horizon: int) -> Float:
     strict = np.flatnonzero(1.0 / np.array(LEVELS) >= threshold)
     if not len(strict):
         return np.full(len(n), np.inf)
-    look = (n // stride).astype(int)  # Of 0, what follows is not looked at.
+    look = np.floor_divide(n, stride).astype(int)  # Of 0, what follows is not looked at.
     z = boundaries(looks)[look - 1][:, strict].min(axis=1)
     return np.where(n % stride == 0, as_t(z, n - 1), np.inf)
