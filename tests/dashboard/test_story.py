@@ -237,3 +237,18 @@ def test_a_chart_of_nothing_is_none(harness: Harness) -> None:
     assert (len(lost), lost.growth[-1], chart.picture(lost)) == (3, 0.0, None)
     numbers = person(harness, "rea").get(f"/ui/worlds/{W}/strategies/s0/chart").answer.json()
     assert numbers == {"t": [], "stages": [], "growth": [], "drawdown": []}
+
+
+def test_what_was_judged_before_is_not_told_as_of_now(lived: Harness) -> None:
+    """It was demoted by returns that no run has seen: the page says which numbers are older."""
+    text = person(lived, "olga").get(f"/ui/worlds/{W}/strategies/s1").text
+    assert "It is not live now: what ended it is under" in text
+    assert "returns; the window above is as it is now." in text
+
+
+def test_a_kill_without_a_reason_is_a_whole_sentence(lived: Harness) -> None:
+    lived.ok("olga", "POST", f"/worlds/{W}/kill", {"reason": ""})
+    view = WorldView(world_id=ALPHA)
+    for entry in lived.store.journal(ALPHA, 0, 1_000):
+        said, view = happened(view, entry), advance(view, entry)
+    assert said == "olga killed the world, without a reason."

@@ -254,7 +254,8 @@ def _of_world(view: WorldView, fact: WorldFact) -> str:
             what = ASKED[asked.what].format(asked.policy_version)
             return f"settled what {asked.by} asked on {day(asked.at)}, {what}"
         case f.Killed():
-            return f"killed the world ({fact.reason}){gone}"
+            why = f" ({fact.reason})" if fact.reason else ", without a reason"
+            return f"killed the world{why}{gone}"
         case f.Resumed():
             return f"resumed the world: {fact.reason}"
         case _:
